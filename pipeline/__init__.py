@@ -1,0 +1,1 @@
+"""Train, score, build and time inherently parallel Transformers beside their baselines."""

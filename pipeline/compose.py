@@ -1,0 +1,70 @@
+"""From conf/ and a command line to a checked Config. The only file that imports Hydra."""
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from pipeline.config import Config, known_keys, nearest, parse
+from pipeline.errors import ConfigError
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+
+
+def compose(overrides: list[str]) -> Config:
+    """Compose conf/ with Hydra overrides and check it; raises ConfigError with all faults."""
+    return parse(compose_raw(overrides))
+
+
+def compose_raw(overrides: list[str]) -> dict[str, Any]:
+    """The composed configuration as plain data, interpolations resolved, not yet checked."""
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            composed = hydra_compose("config", overrides)
+        raw = OmegaConf.to_container(composed, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explain(str(error), overrides)) from None
+    assert isinstance(raw, dict)
+    return {str(key): value for key, value in raw.items()}
+
+
+@cache
+def group_options(group: str) -> list[str]:
+    """Names of the config files of a group, as group_options("model")."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def _explain(message: str, overrides: list[str]) -> str:
+    """Hydra's message as one that names the override at fault and the nearest right spelling."""
+    for override in overrides:
+        key, _, value = override.partition("=")
+        key = key.lstrip("+~")
+        group, _, field = key.rpartition(".")
+        if not field and f"'{key}'" in message:
+            return f"{override}: no such key{_near(key, known_keys(''))}"
+        if (CONF / key).is_dir() and value not in group_options(key) and f"{key}/{value}" in message:
+            options = group_options(key)
+            return f"{override}: no such {key}{_near(value, options)}\n  there are: {', '.join(options)}"
+        keys = known_keys(group)
+        if field and field not in keys and f"'{key}'" in message:
+            return f"{override}: no such key{_near(field, keys, group)}\n  {group} has: {', '.join(keys)}"
+        root = key.split(".")[0]
+        if root not in known_keys("") and not (CONF / root).is_dir():
+            return f"{override}: no such key{_near(root, known_keys(''))}"
+    first = re.split(r"\n\s*full_key|\nSet the env|\nTo append", message)[0].strip()
+    return f"{' '.join(overrides)}: {first}"
+
+
+def _near(name: str, candidates: list[str], group: str = "") -> str:
+    close = nearest(name, candidates)
+    if close is None:
+        return ""
+    return f"; did you mean {group + '.' if group else ''}{close}?"

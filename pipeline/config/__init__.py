@@ -1,0 +1,15 @@
+"""Typed schema of every config group, and every rule between fields (one file a group)."""
+
+from pipeline.config.model import ARCHITECTURES, ARCHITECTURES_WITH_WAYS, ModelConfig
+from pipeline.config.root import Config, ExperimentConfig, known_keys, nearest, parse
+
+__all__ = [
+    "ARCHITECTURES",
+    "ARCHITECTURES_WITH_WAYS",
+    "Config",
+    "ExperimentConfig",
+    "ModelConfig",
+    "known_keys",
+    "nearest",
+    "parse",
+]

@@ -1,0 +1,56 @@
+"""What is timed, and by which protocol."""
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from pipeline.config.group import Group
+
+
+class Shape(Group):
+    """Models of one size that are timed against each other."""
+
+    size: str = Field(description="label of the row, as 1.3B")
+    models: dict[str, str] = Field(
+        description="model config per architecture; {tp_size} in a name is replaced by the number of ranks"
+    )
+    n_layer: PositiveInt | None = Field(
+        None, description="layers actually timed; null: all (the paper runs a quarter of some)"
+    )
+
+
+class BenchmarkConfig(Group):
+    """Time To First Token and, on request, time per output token."""
+
+    name: str = Field(description="name of the config file, and of the result file")
+    protocol: Literal["ranks", "one_rank"] = Field(
+        "ranks", description="ranks: all ranks meet; one_rank: one rank's share with the collective modelled"
+    )
+    shapes: list[Shape] = Field(description="rows of the grid")
+    contexts: list[PositiveInt] = Field(description="prompt lengths in tokens")
+    tp_sizes: list[PositiveInt] = Field(description="numbers of ranks")
+    batch_sizes: list[PositiveInt] = Field(default_factory=lambda: [1], description="prompts per forward")
+    no_communication_bound: bool = Field(True, description="also time the standard model without its collectives")
+    weights: Literal["trained", "random"] = Field("random", description="weights of the timed models")
+    dtype: Literal["float32", "float16", "bfloat16"] = Field("float32", description="arithmetic of the forward")
+    warmup_min: PositiveInt = Field(2, description="rounds before any is kept")
+    warmup_max: PositiveInt = Field(10, description="rounds after which warm-up ends even if unsettled")
+    repeats_min: PositiveInt = Field(10, description="rounds kept at least")
+    repeats_max: PositiveInt = Field(60, description="rounds kept at most")
+    interval_width: PositiveFloat = Field(
+        0.05, description="stop when the 95% interval is narrower than this share of the median"
+    )
+    time_limit_s: PositiveFloat = Field(30.0, description="seconds per row of the grid at most")
+    decode_tokens: NonNegativeInt = Field(
+        0, description="tokens generated after the first, timed each; 0: prefill only"
+    )
+    breakdown: bool = Field(True, description="also attribute the time to operators")
+    trace: bool = Field(True, description="also write a Chrome trace per architecture")
+    cuda_graph: bool = Field(True, description="capture the prefill in one CUDA graph (GPU only)")
+    links: list[str] = Field(
+        default_factory=lambda: ["loopback"],
+        description="links to sweep: loopback, or a rate such as 300mbit (Linux, root)",
+    )
+    rank_timeout_s: PositiveFloat = Field(
+        120.0, description="seconds without an answer after which a rank counts as hung"
+    )

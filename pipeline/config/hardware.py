@@ -1,0 +1,24 @@
+"""The hardware that projections are made for."""
+
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from pipeline.config.group import Group
+
+
+class HardwareConfig(Group):
+    """Peak rates of one device and of the link between devices, each from a data sheet or measured here."""
+
+    name: str = Field(description="name of the config file")
+    source: str = Field(description="where the numbers come from")
+    n_devices: PositiveInt = Field(8, description="devices in the node")
+    memory_bytes: PositiveFloat = Field(description="memory per device")
+    matmul_flops: PositiveFloat = Field(description="dense matrix FLOP/s in the dtype below")
+    dtype: Literal["float32", "float16", "bfloat16"] = Field("float16", description="dtype of matmul_flops")
+    memory_bandwidth: PositiveFloat = Field(description="bytes/s to device memory")
+    link_bandwidth: PositiveFloat = Field(description="bytes/s per direction between two devices")
+    link_latency_s: PositiveFloat = Field(description="seconds until the first byte of a collective arrives")
+    kernel_launch_s: PositiveFloat = Field(description="seconds a kernel costs at least")
+    matmul_efficiency: float = Field(0.7, gt=0, le=1, description="share of matmul_flops large products reach")
+    bandwidth_efficiency: float = Field(0.8, gt=0, le=1, description="share of memory_bandwidth reached")

@@ -1,0 +1,86 @@
+"""What a model is: its architecture and its shape."""
+
+from typing import Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from pipeline.config.group import Group
+
+Architecture = Literal["standard", "parallel", "kraken", "ladder", "desync"]
+ARCHITECTURES: tuple[Architecture, ...] = ("standard", "parallel", "kraken", "ladder", "desync")
+ARCHITECTURES_WITH_WAYS: tuple[Architecture, ...] = ("kraken", "desync")
+
+
+class Recipe(Group):
+    """How the paper trained this model (section 2 of its appendix tables); not part of the model."""
+
+    learning_rate: PositiveFloat = Field(2.5e-4, description="peak learning rate")
+    global_batch_size: PositiveInt = Field(480, description="sequences per optimizer step")
+    micro_batch_size: PositiveInt = Field(20, description="sequences per GPU pass (execution only)")
+    published_a100_hours: float | None = Field(None, description="A100 hours the paper reports")
+
+
+class ModelConfig(Group):
+    """A decoder-only Transformer; names are GPT-2's."""
+
+    name: str = Field(description="name of the config file, and of every folder made from it")
+    architecture: Architecture = Field(description="which block is stacked")
+    n_layer: PositiveInt = Field(description="number of layers L")
+    n_head: PositiveInt = Field(description="attention heads per layer, over all ways")
+    n_embd: PositiveInt = Field(description="width d of the residual stream (of each way in Kraken)")
+    n_ways: PositiveInt = Field(1, description="independent ways N per layer (Kraken, Desync)")
+    block_size: PositiveInt = Field(1024, description="longest context in tokens")
+    vocab_size: PositiveInt = Field(50304, description="rows of the embedding, padding included")
+    ffn_expansion: PositiveInt = Field(4, description="FFN width over n_embd: 4, or 2 in Kraken")
+    bias: bool = Field(False, description="biases in linears and LayerNorms (GPT-2 checkpoints)")
+    layer_norm_eps: PositiveFloat = Field(1e-5, description="epsilon of every LayerNorm")
+    init_std: PositiveFloat = Field(0.02, description="standard deviation of the initial weights")
+    recipe: Recipe = Field(default_factory=lambda: Recipe(), description="the paper's training run")
+
+    @property
+    def heads_per_way(self) -> int:
+        return self.n_head // self.n_ways
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        heads = self.heads_per_way if self.architecture == "kraken" else self.n_head
+        return self.n_embd // heads
+
+    @property
+    def ffn_dim(self) -> int:
+        """Hidden width of one way's FFN (of the whole FFN where ways share one)."""
+        return self.ffn_expansion * self.n_embd
+
+    @model_validator(mode="after")
+    def check_shape(self) -> "ModelConfig":
+        faults = []
+        if self.n_ways > 1 and self.architecture not in ARCHITECTURES_WITH_WAYS:
+            faults.append(f"n_ways={self.n_ways}: a {self.architecture} model has one way; set n_ways=1")
+        if self.n_head % self.n_ways:
+            faults.append(
+                f"n_head={self.n_head}: must be divisible by n_ways={self.n_ways}; "
+                f"{_nearest_multiple(self.n_head, self.n_ways)} would be"
+            )
+        else:
+            heads = self.heads_per_way if self.architecture == "kraken" else self.n_head
+            if self.n_embd % heads:
+                faults.append(
+                    f"n_embd={self.n_embd}: must be divisible by the {heads} heads that share it; "
+                    f"{_nearest_multiple(self.n_embd, heads)} would be"
+                )
+        if self.architecture == "desync" and self.ffn_dim % self.n_ways:
+            faults.append(f"n_ways={self.n_ways}: must divide the FFN width {self.ffn_dim}")
+        if self.bias and self.architecture not in ("standard", "parallel"):
+            faults.append(f"bias=true: only standard and parallel models have biases, not {self.architecture}")
+        if faults:
+            raise ValueError("\n".join(faults))
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """The shape alone: the recipe and the name say nothing about what the model computes."""
+        return self.model_dump(mode="json", exclude={"recipe", "name"})
+
+
+def _nearest_multiple(value: int, of: int) -> int:
+    return max(of, round(value / of) * of)

@@ -1,0 +1,27 @@
+"""How a model is trained. Everything here changes the result; micro-batches live in cluster."""
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from pipeline.config.group import Group
+
+
+class TrainingConfig(Group):
+    """AdamW with warm-up and cosine decay (paper section 2)."""
+
+    name: str = Field(description="name of the config file")
+    steps: PositiveInt = Field(description="optimizer steps")
+    global_batch_size: PositiveInt = Field(description="sequences of block_size tokens per optimizer step")
+    learning_rate: PositiveFloat = Field(description="peak learning rate")
+    min_learning_rate_ratio: float = Field(0.1, ge=0, le=1, description="final over peak learning rate")
+    warmup_steps: NonNegativeInt = Field(2000, description="steps of linear warm-up")
+    weight_decay: NonNegativeFloat = Field(0.1, description="on matrices only, never on LayerNorm weights")
+    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW beta 1")
+    beta2: float = Field(0.95, ge=0, lt=1, description="AdamW beta 2")
+    grad_clip: NonNegativeFloat = Field(1.0, description="largest gradient norm; 0: no clipping")
+    precision: Literal["float32", "bfloat16"] = Field("bfloat16", description="arithmetic of forward and backward")
+    seed: NonNegativeInt = Field(1337, description="seed of the initial weights and of the sampler")
+    eval_interval: PositiveInt = Field(1000, description="steps between validation estimates")
+    eval_batches: PositiveInt = Field(50, description="micro-batches per validation estimate")
+    sample_tokens: NonNegativeInt = Field(48, description="tokens of the text sample at each validation; 0: none")

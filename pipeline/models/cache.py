@@ -1,0 +1,84 @@
+"""The keys and values of earlier tokens, so that a forward computes new tokens only."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class LayerCache:
+    """One layer's keys and values, (W·B, h, capacity, hd), filled from the left."""
+
+    def __init__(self, keys: Tensor, values: Tensor, length: int = 0) -> None:
+        self.keys = keys
+        self.values = values
+        self.length = length
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # each (W·B, h, T, hd)
+        """Store k and v behind what is there; attention of q over all of it, causal."""
+        start, end = self.length, self.length + k.shape[2]
+        self.keys[:, :, start:end] = k
+        self.values[:, :, start:end] = v
+        self.length = end
+        if start == 0:
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        keys, values = self.keys[:, :, :end], self.values[:, :, :end]
+        if q.shape[2] == 1:  # a single new token sees everything
+            return F.scaled_dot_product_attention(q, keys, values)
+        rows = torch.arange(start, end, device=q.device)[:, None]
+        mask = torch.arange(end, device=q.device)[None, :] <= rows  # (T, end)
+        return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
+
+
+class KeyValueCache:
+    """All layers' caches for sequences of at most `capacity` tokens.
+
+    `n_ways` and `n_head` (per way) are those of this rank.
+    """
+
+    def __init__(
+        self,
+        n_layer: int,
+        n_ways: int,
+        batch_size: int,
+        n_head: int,
+        capacity: int,
+        head_dim: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        shape = (n_ways * batch_size, n_head, capacity, head_dim)
+        self.capacity = capacity
+        self.n_ways = n_ways
+        self.layers = [
+            LayerCache(torch.empty(shape, device=device, dtype=dtype), torch.empty(shape, device=device, dtype=dtype))
+            for _ in range(n_layer)
+        ]
+
+    @property
+    def length(self) -> int:
+        """Tokens stored so far, the same in every layer between forwards."""
+        return self.layers[-1].length
+
+    def truncate(self, length: int) -> None:
+        """Forget everything behind the first `length` tokens."""
+        for layer in self.layers:
+            layer.length = length
+
+    def repeat(self, times: int, capacity: int | None = None) -> "KeyValueCache":
+        """A copy in which each sequence stands `times` times in a row, with room for `capacity` tokens."""
+        copy = object.__new__(KeyValueCache)
+        copy.capacity = capacity or self.capacity
+        copy.n_ways = self.n_ways
+        copy.layers = [self._repeat_layer(layer, times, copy.capacity) for layer in self.layers]
+        return copy
+
+    @staticmethod
+    def _repeat_layer(layer: LayerCache, times: int, capacity: int) -> LayerCache:
+        # way-major rows: repeating each row in place keeps (W, B·times) order
+        pair = []
+        for stored in (layer.keys, layer.values):
+            rows, heads, _, head_dim = stored.shape
+            room = stored.new_empty(rows * times, heads, capacity, head_dim)
+            room[:, :, : layer.length] = stored[:, :, : layer.length].repeat_interleave(times, dim=0)
+            pair.append(room)
+        return LayerCache(pair[0], pair[1], layer.length)

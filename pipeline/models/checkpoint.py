@@ -1,0 +1,111 @@
+"""A finished model on disk: model.safetensors, config.json and, where there is one, tokenizer.json."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pipeline import files
+from pipeline.config.model import ModelConfig
+from pipeline.errors import CheckpointError
+from pipeline.models.build import build_model
+from pipeline.models.placement import WHOLE, Placement
+from pipeline.models.shard import shard
+from pipeline.models.transformer import Transformer
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+
+
+def save_model(folder: Path, model: Transformer, details: dict[str, Any] | None = None) -> None:
+    """Write a whole model to `folder`, atomically per file; `details` is kept in config.json."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with files.atomic_path(folder / WEIGHTS) as temporary:
+        save_file(state, temporary, metadata={"format": "pt"})
+    files.write_json(folder / CONFIG, {"model": model.config.model_dump(mode="json"), **(details or {})})
+
+
+def read_details(folder: Path) -> dict[str, Any]:
+    """config.json of a finished model; raises CheckpointError where it is missing or no JSON."""
+    try:
+        details = files.read_json(folder / CONFIG)
+        ModelConfig.model_validate(details["model"])
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"no trained model in {folder}: train it first, as python -m stages.train model={folder.name}"
+        ) from None
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder / CONFIG} is not a model's description: {error}") from None
+    return dict(details)
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The ModelConfig of a finished model."""
+    return ModelConfig.model_validate(read_details(folder)["model"])
+
+
+def load_model(
+    folder: Path,
+    expected: ModelConfig | None = None,
+    placement: Placement = WHOLE,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Transformer:
+    """A finished model, or one rank's part of it read slice by slice.
+
+    Raises CheckpointError when `folder` holds another model than `expected`, or damaged files.
+    """
+    config = read_config(folder)
+    if expected is not None and config.identity() != expected.identity():
+        raise CheckpointError(f"{folder} holds another model: {_differences(config, expected)}")
+    model = build_model(config, placement, seed=None, device=device, dtype=dtype)
+    with torch.no_grad():
+        for name, tensor in read_weights(folder, config, placement, model):
+            model.get_parameter(name).copy_(tensor)
+    return model
+
+
+def read_weights(
+    folder: Path, config: ModelConfig, placement: Placement, model: Transformer
+) -> list[tuple[str, Tensor]]:
+    """(name, tensor) of one rank's part; `model` (meta will do) says which names and shapes to expect."""
+    path = folder / WEIGHTS
+    expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    found: list[tuple[str, Tensor]] = []
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = set(file.keys())
+            if names != set(expected):
+                odd = sorted(names ^ set(expected))[:4]
+                raise CheckpointError(f"{path} is of another model: these tensors do not match: {', '.join(odd)}")
+            for name in expected:
+                view = file.get_slice(name)
+                whole = tuple(view.get_shape())
+                part = shard(
+                    name, lambda first, last, v=view, n=len(whole): _read(v, first, last, n), whole, config, placement
+                )  # type: ignore[misc]
+                if tuple(part.shape) != expected[name]:
+                    raise CheckpointError(
+                        f"{path}: {name} has shape {tuple(part.shape)}, the model needs {expected[name]}"
+                    )
+                found.append((name, part))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing") from None
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from None
+    return found
+
+
+def _read(view: Any, first: slice, last: slice, n_axes: int) -> Tensor:
+    index = (first, *[slice(None)] * (n_axes - 2), last) if n_axes > 1 else (last,)
+    tensor: Tensor = view[index]
+    return tensor
+
+
+def _differences(found: ModelConfig, expected: ModelConfig) -> str:
+    ours, theirs = expected.identity(), found.identity()
+    return ", ".join(f"{key}={theirs[key]} (wanted {ours[key]})" for key in ours if ours[key] != theirs[key])

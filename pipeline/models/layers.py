@@ -1,0 +1,87 @@
+"""The parts every architecture is made of.
+
+Activations carry a leading axis of the ways that live in this process, (W, B, T, d), and weights the
+same axis, (W, in, out). Standard models have W = 1. A stream that all ways share is (1, B, T, d).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.models.cache import LayerCache
+
+
+class WayLinear(nn.Module):
+    """x[w] @ weight[w] for every way w as one batched product."""
+
+    def __init__(self, n_ways: int, in_features: int, out_features: int, bias: bool = False) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(n_ways, in_features, out_features))
+        self.bias = nn.Parameter(torch.zeros(n_ways, out_features)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:  # (W or 1, B, T, in) -> (W, B, T, out)
+        n_ways, n_in, n_out = self.weight.shape
+        _, b, t, _ = x.shape
+        if n_ways == 1:  # a plain product is faster than a batch of one
+            flat = x.reshape(b * t, n_in)
+            if self.bias is None:
+                return torch.mm(flat, self.weight[0]).view(1, b, t, n_out)
+            return torch.addmm(self.bias[0], flat, self.weight[0]).view(1, b, t, n_out)
+        rows = x.expand(n_ways, b, t, n_in).reshape(n_ways, b * t, n_in)
+        if self.bias is None:
+            return torch.bmm(rows, self.weight).view(n_ways, b, t, n_out)
+        return torch.baddbmm(self.bias[:, None, :], rows, self.weight).view(n_ways, b, t, n_out)
+
+
+class WayLayerNorm(nn.Module):
+    """LayerNorm with weights of its own for every way."""
+
+    def __init__(self, n_ways: int, n_embd: int, eps: float, bias: bool = False) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(n_ways, n_embd))
+        self.bias = nn.Parameter(torch.zeros(n_ways, n_embd)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:  # (W or 1, B, T, d) -> (W, B, T, d)
+        n_ways, n_embd = self.weight.shape
+        if n_ways == 1:
+            bias = None if self.bias is None else self.bias[0]
+            return F.layer_norm(x, (n_embd,), self.weight[0], bias, self.eps)
+        normed = F.layer_norm(x, (n_embd,), eps=self.eps) * self.weight[:, None, None, :]
+        return normed if self.bias is None else normed + self.bias[:, None, None, :]
+
+
+class Attention(nn.Module):
+    """Causal multi-head attention of every way: fused QKV, softmax attention, output projection."""
+
+    def __init__(self, n_ways: int, n_head: int, head_dim: int, n_embd: int, bias: bool) -> None:
+        super().__init__()
+        self.n_head = n_head  # per way, on this rank
+        self.head_dim = head_dim
+        self.qkv = WayLinear(n_ways, n_embd, 3 * n_head * head_dim, bias)
+        self.out = WayLinear(n_ways, n_head * head_dim, n_embd, bias)
+
+    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:  # (W, B, T, d) -> (W, B, T, d)
+        qkv = self.qkv(x)  # (W, B, T, 3·h·hd)
+        w, b, t, _ = qkv.shape
+        q, k, v = qkv.view(w * b, t, 3, self.n_head, self.head_dim).permute(2, 0, 3, 1, 4)  # each (W·B, h, T, hd)
+        if cache is None:
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        else:
+            y = cache.attend(q, k, v)
+        y = y.transpose(1, 2).reshape(w, b, t, self.n_head * self.head_dim)
+        out: Tensor = self.out(y)
+        return out
+
+
+class FeedForward(nn.Module):
+    """d -> hidden -> d with tanh-approximated GELU, for every way."""
+
+    def __init__(self, n_ways: int, n_embd: int, hidden: int, bias: bool) -> None:
+        super().__init__()
+        self.up = WayLinear(n_ways, n_embd, hidden, bias)
+        self.down = WayLinear(n_ways, hidden, n_embd, bias)
+
+    def forward(self, x: Tensor) -> Tensor:  # (W, B, T, d) -> (W, B, T, d)
+        out: Tensor = self.down(F.gelu(self.up(x), approximate="tanh"))
+        return out

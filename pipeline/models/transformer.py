@@ -1,0 +1,106 @@
+"""The whole model: embeddings, a stack of one architecture's blocks, and the tied head."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.communication import LOCAL, Communicator
+from pipeline.config.model import Architecture, ModelConfig
+from pipeline.models.cache import KeyValueCache
+from pipeline.models.desync import DesyncBlock
+from pipeline.models.kraken import KrakenBlock, KrakenConcat
+from pipeline.models.ladder import LadderBlock, LadderState
+from pipeline.models.layers import WayLayerNorm
+from pipeline.models.parallel import ParallelBlock
+from pipeline.models.placement import WHOLE, Placement, local_shape
+from pipeline.models.standard import Block, StandardBlock
+
+BLOCKS: dict[Architecture, type[Block]] = {
+    "standard": StandardBlock,
+    "parallel": ParallelBlock,
+    "kraken": KrakenBlock,
+    "ladder": LadderBlock,
+    "desync": DesyncBlock,
+}
+
+
+class Transformer(nn.Module):
+    """A decoder-only language model, or one rank's part of it.
+
+    The same lines run in one process that holds all ways, on ranks that hold some, and on Megatron
+    shards: only `placement` (what is built) and the communicator (what is awaited) differ.
+    Weights are uninitialised until `pipeline.models.build` fills or loads them.
+    """
+
+    def __init__(self, config: ModelConfig, placement: Placement = WHOLE) -> None:
+        super().__init__()
+        self.config = config
+        self.placement = placement
+        self.shape = local_shape(config, placement)
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd, _weight=_empty(config.vocab_size, config.n_embd))
+        self.wpe = nn.Embedding(config.block_size, config.n_embd, _weight=_empty(config.block_size, config.n_embd))
+        block = BLOCKS[config.architecture]
+        self.blocks = nn.ModuleList(block(config, self.shape, layer) for layer in range(config.n_layer))
+        self.concat = KrakenConcat(config, self.shape) if config.architecture == "kraken" else None
+        self.ln_f = WayLayerNorm(1, config.n_embd, config.layer_norm_eps, config.bias)
+
+    def forward(
+        self,
+        tokens: Tensor,  # (B, T)
+        communicator: Communicator = LOCAL,
+        cache: KeyValueCache | None = None,
+        last_only: bool = False,
+    ) -> Tensor:
+        """Logits, (B, T, V), or (B, 1, V) of the last position with `last_only`.
+
+        With a cache, `tokens` continue what it holds. Raises ValueError beyond block_size.
+        """
+        return self.logits(self.hidden(tokens, communicator, cache, last_only))
+
+    def hidden(
+        self,
+        tokens: Tensor,  # (B, T)
+        communicator: Communicator = LOCAL,
+        cache: KeyValueCache | None = None,
+        last_only: bool = False,
+    ) -> Tensor:
+        """What the head reads: LN_f of the final stream, (B, T, d) or (B, 1, d)."""
+        start = 0 if cache is None else cache.length
+        end = start + tokens.shape[1]
+        if end > self.config.block_size:
+            raise ValueError(f"context of {end} tokens: block_size is {self.config.block_size}")
+        x = (self.wte(tokens) + self.wpe.weight[start:end]).unsqueeze(0)  # (1, B, T, d)
+        state: Any = LadderState(x) if self.config.architecture == "ladder" else x
+        for index, block in enumerate(self.blocks):
+            state = block(state, communicator, None if cache is None else cache.layers[index])
+        x = state.settled() if isinstance(state, LadderState) else state  # (1 or W, B, T, d)
+        if last_only:
+            x = x[:, :, -1:]
+        if self.concat is not None:
+            x = self.concat(x, communicator)  # (1, B, T, d)
+        normed: Tensor = self.ln_f(x)
+        return normed[0]
+
+    def logits(self, hidden: Tensor) -> Tensor:  # (B, T, d) -> (B, T, V)
+        """The head, tied to the embedding."""
+        return F.linear(hidden, self.wte.weight)
+
+    def new_cache(self, batch_size: int, capacity: int | None = None) -> KeyValueCache:
+        """An empty cache for this rank's ways and heads, with the weights' device and type."""
+        weight = self.wte.weight
+        return KeyValueCache(
+            self.config.n_layer,
+            self.shape.n_ways,
+            batch_size,
+            self.shape.n_head,
+            capacity or self.config.block_size,
+            self.shape.head_dim,
+            weight.device,
+            weight.dtype,
+        )
+
+
+def _empty(rows: int, columns: int) -> Tensor:
+    return torch.empty(rows, columns)

@@ -20,6 +20,9 @@ class Recipe(Group):
     published_a100_hours: float | None = Field(None, description="A100 hours the paper reports")
 
 
+DEFAULT_RECIPE = Recipe.model_validate({})
+
+
 class ModelConfig(Group):
     """A decoder-only Transformer; names are GPT-2's."""
 
@@ -35,7 +38,7 @@ class ModelConfig(Group):
     bias: bool = Field(False, description="biases in linears and LayerNorms (GPT-2 checkpoints)")
     layer_norm_eps: PositiveFloat = Field(1e-5, description="epsilon of every LayerNorm")
     init_std: PositiveFloat = Field(0.02, description="standard deviation of the initial weights")
-    recipe: Recipe = Field(default_factory=lambda: Recipe(), description="the paper's training run")
+    recipe: Recipe = Field(default=DEFAULT_RECIPE, description="the paper's training run")
 
     @property
     def heads_per_way(self) -> int:

@@ -1,6 +1,7 @@
 """A finished model on disk: model.safetensors, config.json and, where there is one, tokenizer.json."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,39 +72,28 @@ def load_model(
 
 def read_weights(
     folder: Path, config: ModelConfig, placement: Placement, model: Transformer
-) -> list[tuple[str, Tensor]]:
-    """(name, tensor) of one rank's part; `model` (meta will do) says which names and shapes to expect."""
+) -> Iterator[tuple[str, Tensor]]:
+    """Stream (name, tensor) of one rank's part, one tensor in memory at a time.
+
+    `model` (on meta will do) says which names and shapes to expect.
+    """
     path = folder / WEIGHTS
     expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    found: list[tuple[str, Tensor]] = []
     try:
         with safe_open(path, framework="pt") as file:
-            names = set(file.keys())
-            if names != set(expected):
-                odd = sorted(names ^ set(expected))[:4]
+            odd = sorted(set(file.keys()) ^ set(expected))[:4]
+            if odd:
                 raise CheckpointError(f"{path} is of another model: these tensors do not match: {', '.join(odd)}")
-            for name in expected:
-                view = file.get_slice(name)
-                whole = tuple(view.get_shape())
-                part = shard(
-                    name, lambda first, last, v=view, n=len(whole): _read(v, first, last, n), whole, config, placement
-                )  # type: ignore[misc]
-                if tuple(part.shape) != expected[name]:
-                    raise CheckpointError(
-                        f"{path}: {name} has shape {tuple(part.shape)}, the model needs {expected[name]}"
-                    )
-                found.append((name, part))
+            for name, shape in expected.items():
+                source = file.get_slice(name)
+                part = shard(name, source, tuple(source.get_shape()), config, placement)
+                if tuple(part.shape) != shape:
+                    raise CheckpointError(f"{path}: {name} has shape {tuple(part.shape)}, the model needs {shape}")
+                yield name, part
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing") from None
     except SafetensorError as error:
         raise CheckpointError(f"{path} is damaged: {error}") from None
-    return found
-
-
-def _read(view: Any, first: slice, last: slice, n_axes: int) -> Tensor:
-    index = (first, *[slice(None)] * (n_axes - 2), last) if n_axes > 1 else (last,)
-    tensor: Tensor = view[index]
-    return tensor
 
 
 def _differences(found: ModelConfig, expected: ModelConfig) -> str:

@@ -16,11 +16,13 @@ class KrakenBlock(Block):
     def forward(self, x: Tensor, communicator: Communicator, cache: LayerCache | None = None) -> Tensor:
         if self.layer == 0:  # (1, B, T, d) in: all ways start from the embedding, nothing crosses
             a = x + self.attn(self.ln_1(x), cache)  # (W, B, T, d)
-            return a + self.mlp(self.ln_2(a))
+            first: Tensor = a + self.mlp(self.ln_2(a))
+            return first
         ways_sum = communicator.start(x.sum(0, keepdim=True))  # (1, B, T, d), a copy: x stays the residual
         h = self.attn(self.ln_1(x), cache)  # (W, B, T, d), while the sum is on its way
         u = h + ways_sum.wait()  # = a + the other ways' outputs of the previous layer
-        return x + h + self.mlp(self.ln_2(u))
+        out: Tensor = x + h + self.mlp(self.ln_2(u))
+        return out
 
 
 class KrakenConcat(nn.Module):

@@ -65,10 +65,7 @@ class Attention(nn.Module):
         qkv = self.qkv(x)  # (W, B, T, 3·h·hd)
         w, b, t, _ = qkv.shape
         q, k, v = qkv.view(w * b, t, 3, self.n_head, self.head_dim).permute(2, 0, 3, 1, 4)  # each (W·B, h, T, hd)
-        if cache is None:
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        else:
-            y = cache.attend(q, k, v)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True) if cache is None else cache.attend(q, k, v)
         y = y.transpose(1, 2).reshape(w, b, t, self.n_head * self.head_dim)
         out: Tensor = self.out(y)
         return out

@@ -1,6 +1,6 @@
-"""Cutting a whole model's tensors into one rank's part, and putting parts together again."""
+"""Cutting a whole model's tensors into one rank's part."""
 
-from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -9,52 +9,49 @@ from pipeline.config.model import ARCHITECTURES_WITH_WAYS, ModelConfig
 from pipeline.models.placement import Placement, local_shape
 
 REPLICATED = ("wte.weight", "wpe.weight", "ln_f.weight", "ln_f.bias")
+ROW_PARALLEL_BIASES = ("attn.out.bias", "mlp.down.bias")
 
 
-def shard(
-    name: str, read: Callable[[slice, slice], Tensor], whole: tuple[int, ...], config: ModelConfig, placement: Placement
-) -> Tensor:
-    """Rank `placement.rank`'s part of the tensor `name`.
+class Sliceable(Protocol):
+    """A tensor, or a tensor in a safetensors file of which only the slice is read."""
 
-    `read(first_axis, last_axis)` returns a slice of the whole tensor, so that a file need not be read
-    in full; `whole` is its shape. Row-parallel biases live on rank 0 and are zero elsewhere, because
-    the sum over ranks must hold them once.
+    def __getitem__(self, index: Any) -> Tensor: ...
+
+
+def shard(name: str, source: Sliceable, shape: tuple[int, ...], config: ModelConfig, placement: Placement) -> Tensor:
+    """Rank `placement.rank`'s part of the tensor `name`, whose whole shape is `shape`.
+
+    Row-parallel biases live on rank 0 and are zero elsewhere, because the sum over ranks must hold
+    them once. Raises KeyError for a name no rule covers.
     """
-    everything = slice(None)
-    if placement.tp_size == 1 or name in REPLICATED:
-        return read(everything, everything)
+    rank, tp_size = placement.rank, placement.tp_size
+    if tp_size == 1 or name in REPLICATED:
+        return source[:]
     if config.architecture in ARCHITECTURES_WITH_WAYS:
         n_ways = local_shape(config, placement).n_ways
-        return read(slice(placement.rank * n_ways, (placement.rank + 1) * n_ways), everything)
+        return source[rank * n_ways : (rank + 1) * n_ways]
     part = name.split(".", 2)[-1]
     if part.startswith("ln_"):
-        return read(everything, everything)
-    if part in ("attn.out.bias", "mlp.down.bias"):
-        bias = read(everything, everything)
-        return bias if placement.rank == 0 else torch.zeros_like(bias)
-    if part in ("attn.qkv.weight", "attn.qkv.bias"):
-        third = whole[-1] // 3  # q, k and v are each cut by heads
-        step = third // placement.tp_size
-        starts = (third * i + placement.rank * step for i in range(3))
-        return torch.cat([read(everything, slice(start, start + step)) for start in starts], dim=-1)
-    if part in ("mlp.up.weight", "mlp.up.bias"):
-        step = whole[-1] // placement.tp_size
-        return read(everything, slice(placement.rank * step, (placement.rank + 1) * step))
+        return source[:]
+    if part in ROW_PARALLEL_BIASES:
+        bias = source[:]
+        return bias if rank == 0 else torch.zeros_like(bias)
+    if part.startswith("attn.qkv."):  # q, k and v are each cut by heads
+        third = shape[-1] // 3
+        step = third // tp_size
+        starts = (third * i + rank * step for i in range(3))
+        return torch.cat([source[..., start : start + step] for start in starts], dim=-1)
+    if part.startswith("mlp.up."):
+        step = shape[-1] // tp_size
+        return source[..., rank * step : (rank + 1) * step]
     if part in ("attn.out.weight", "mlp.down.weight"):  # (1, in, out), cut by rows
-        step = whole[-2] // placement.tp_size
-        return read(everything, everything)[:, placement.rank * step : (placement.rank + 1) * step]
+        step = shape[-2] // tp_size
+        return source[:, rank * step : (rank + 1) * step]
     raise KeyError(f"no rule to shard {name} of a {config.architecture} model")
 
 
 def shard_state(state: dict[str, Tensor], config: ModelConfig, placement: Placement) -> dict[str, Tensor]:
     """One rank's state dict from a whole one."""
     return {
-        name: shard(
-            name, lambda first, last, t=tensor: _slice(t, first, last), tuple(tensor.shape), config, placement
-        ).contiguous()  # type: ignore[misc]
-        for name, tensor in state.items()
+        name: shard(name, tensor, tuple(tensor.shape), config, placement).contiguous() for name, tensor in state.items()
     }
-
-
-def _slice(tensor: Tensor, first: slice, last: slice) -> Tensor:
-    return tensor[first][..., last]

@@ -1,9 +1,18 @@
 """MLflow behind a small interface. The only file that imports mlflow."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import OutputError
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+
+STANDALONE = "stages run on their own"
+BATCH = 900  # the store takes at most 1000 metrics a call
 
 
 class StageRun:
@@ -23,9 +32,147 @@ class StageRun:
 
 
 class Tracker:
-    """Opens one child run a stage. This base logs nowhere."""
+    """Opens one parent run an experiment and one child run a stage. This base logs nowhere."""
 
     @contextlib.contextmanager
-    def stage(self, name: str) -> Iterator[StageRun]:
+    def experiment(self, config: "Config") -> Iterator[None]:
+        """Everything inside belongs to one parent run; the same configuration resumes the same run."""
+        yield
+
+    @contextlib.contextmanager
+    def stage(self, name: str, config: "Config") -> Iterator[StageRun]:
         """`name` is a stage, with its model where it has one: "train demo_standard"."""
         yield StageRun()
+
+
+def open_tracker(config: "Config") -> Tracker:
+    """The tracker that tracking.backend names; raises OutputError when its store cannot be opened."""
+    if config.tracking.backend == "none" or config.debug.dry_run:
+        return Tracker()
+    return MlflowTracker(config)
+
+
+def ui_command(config: "Config") -> str | None:
+    """The command that shows the runs, or None where nothing is tracked."""
+    if config.tracking.backend == "none":
+        return None
+    return f"mlflow ui --backend-store-uri {config.tracking.uri}"
+
+
+class MlflowTracker(Tracker):
+    """Runs in MLflow's store: SQLite in the project unless tracking.uri says otherwise."""
+
+    def __init__(self, config: "Config") -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        import logging
+
+        import mlflow
+
+        for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.system_metrics.system_metrics_monitor"):
+            logging.getLogger(noisy).setLevel(logging.WARNING)
+        self._mlflow = mlflow
+        tracking = config.tracking
+        name = config.experiment.name if config.experiment else STANDALONE
+        try:
+            mlflow.set_tracking_uri(tracking.uri)
+            client = mlflow.MlflowClient()
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                local = tracking.uri.startswith("sqlite:")
+                location = Path(tracking.artifact_dir).resolve().as_uri() if local else None
+                self._experiment_id = client.create_experiment(name, artifact_location=location)
+            else:
+                self._experiment_id = found.experiment_id
+        except Exception as error:  # MLflow raises whatever its store raises
+            raise OutputError(
+                f"tracking.uri={tracking.uri}: cannot open the MLflow store ({error}); "
+                "check the path, or set tracking=none"
+            ) from error
+        self._client = client
+        self._system_metrics = tracking.system_metrics
+        self._parent: str | None = None
+        mlflow.set_system_metrics_sampling_interval(tracking.system_metrics_interval_s)
+
+    @contextlib.contextmanager
+    def experiment(self, config: "Config") -> Iterator[None]:
+        key = config.fingerprint("data", "training", "evaluation", "engine", "benchmark")
+        name = f"{config.experiment.name if config.experiment else STANDALONE} {config.scale.name} {key}"
+        run = self._find(name, parent=None)
+        with self._mlflow.start_run(
+            run_id=run, run_name=name, experiment_id=self._experiment_id, log_system_metrics=False
+        ) as parent:
+            self._parent = parent.info.run_id
+            self._mlflow.set_tag("scale", config.scale.name)
+            try:
+                yield
+            finally:
+                self._parent = None
+
+    @contextlib.contextmanager
+    def stage(self, name: str, config: "Config") -> Iterator[StageRun]:
+        run = self._find(name, self._parent) if self._parent else None
+        with self._mlflow.start_run(
+            run_id=run,
+            run_name=name,
+            experiment_id=self._experiment_id,
+            nested=self._parent is not None,
+            log_system_metrics=self._system_metrics,
+        ) as child:
+            log = MlflowStageRun(self._mlflow, self._client, child.info.run_id)
+            if run is None:
+                log.log_params(config.model_dump(mode="json", exclude={"reference", "paths", "hardware", "experiment"}))
+                log.log_text(config.model_dump_json(indent=2), "config.json")
+            yield log
+
+    def _find(self, name: str, parent: str | None) -> str | None:
+        """A run of this name (and parent) that was begun before: restarts go on in it."""
+        condition = f"attributes.run_name = '{name}'"
+        if parent:
+            condition += f" and tags.`mlflow.parentRunId` = '{parent}'"
+        runs = self._client.search_runs([self._experiment_id], condition, max_results=1)
+        return runs[0].info.run_id if runs else None
+
+
+class MlflowStageRun(StageRun):
+    """One child run."""
+
+    def __init__(self, mlflow: Any, client: Any, run_id: str) -> None:
+        self._mlflow, self._client, self._run_id = mlflow, client, run_id
+
+    def log_params(self, values: dict[str, Any]) -> None:
+        flat = list(_flatten(values))
+        params = [self._mlflow.entities.Param(key, str(value)[:5000]) for key, value in flat]
+        for start in range(0, len(params), 90):  # the store takes at most 100 parameters a call
+            self._client.log_batch(self._run_id, params=params[start : start + 90])
+
+    def log_metrics(self, values: dict[str, float], step: int | None = None) -> None:
+        self.log_series([(step or 0, values)])
+
+    def log_series(self, rows: list[tuple[int, dict[str, float]]]) -> None:
+        import time
+
+        now = int(time.time() * 1000)
+        metrics = [
+            self._mlflow.entities.Metric(key, float(value), now, step)
+            for step, row in rows
+            for key, value in row.items()
+        ]
+        for start in range(0, len(metrics), BATCH):
+            self._client.log_batch(self._run_id, metrics=metrics[start : start + BATCH])
+
+    def log_text(self, text: str, name: str) -> None:
+        self._client.log_text(self._run_id, text, name)
+
+    def log_artifact(self, path: Path) -> None:
+        if path.is_dir():
+            self._client.log_artifacts(self._run_id, str(path), path.name)
+        elif path.exists():
+            self._client.log_artifact(self._run_id, str(path))
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

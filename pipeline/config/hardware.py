@@ -22,3 +22,4 @@ class HardwareConfig(Group):
     kernel_launch_s: PositiveFloat = Field(description="seconds a kernel costs at least")
     matmul_efficiency: float = Field(0.7, gt=0, le=1, description="share of matmul_flops large products reach")
     bandwidth_efficiency: float = Field(0.8, gt=0, le=1, description="share of memory_bandwidth reached")
+    training_mfu: float = Field(0.35, gt=0, le=1, description="share of matmul_flops assumed when training time is projected")

@@ -1,0 +1,72 @@
+"""A plan as text for a terminal."""
+
+from tabulate import tabulate
+
+from pipeline.experiment import Experiment
+from pipeline.plan import ModelPlan, Plan
+
+
+def plan_text(experiment: Experiment, plan: Plan) -> str:
+    """Models, devices, stages and faults; every estimate says that it is one."""
+    config = experiment.config
+    assert config.experiment is not None
+    trains = any(stage.name == "train" for stage in experiment.stages)
+    lines = [
+        f"experiment {config.experiment.name} at scale {config.scale.name}: {config.experiment.title}",
+        f"scale      {config.scale.title}",
+        "",
+        tabulate(
+            [_row(model, trains) for model in plan.models],
+            headers=_headers(trains),
+            disable_numparse=True,
+            stralign="right",
+        ),
+        "",
+    ]
+    if trains and config.cluster.device == "cuda":
+        hardware = config.hardware
+        lines.append(
+            f"GPU hours are projected: training FLOPs at {hardware.training_mfu:.0%} of {hardware.matmul_flops:.3g} "
+            f"FLOP/s ({hardware.name}); the paper's A100 hours are quoted."
+        )
+    lines.append(
+        f"stages     {', '.join(stage.name for stage in experiment.stages)} ({len(list(experiment.work()))} pieces of work)"
+    )
+    done = [work.name for work in experiment.work() if work.stage.name != "report" and work.is_done()]
+    if done:
+        lines.append(f"done       {', '.join(done)}")
+    if plan.faults:
+        lines += ["", "this machine lacks:", *[f"  - {fault}" for fault in plan.faults]]
+    else:
+        lines += ["", "nothing is missing: the same command without debug=dry_run runs it"]
+    return "\n".join(lines)
+
+
+def _headers(trains: bool) -> list[str]:
+    if not trains:
+        return ["model", "parameters"]
+    return [
+        "model",
+        "parameters",
+        "steps",
+        "tokens",
+        "devices",
+        "GB per device (est.)",
+        "GPU hours (proj.)",
+        "A100 hours (paper)",
+    ]
+
+
+def _row(model: ModelPlan, trains: bool) -> list[str]:
+    if not trains:
+        return [model.name, f"{model.parameters:,}"]
+    return [
+        model.name,
+        f"{model.parameters:,}",
+        f"{model.steps:,}",
+        f"{model.tokens:,}",
+        str(model.devices),
+        f"{model.memory_bytes_per_device / 1e9:.1f}",
+        "-" if model.projected_hours is None else f"{model.projected_hours:,.0f}",
+        "-" if model.published_hours is None else f"{model.published_hours:,.0f}",
+    ]

@@ -1,0 +1,82 @@
+"""Describe a model: exact parameters, FLOPs, KV bytes, collectives, as JSON.
+
+    python -m stages.describe model=kraken_124m_4way
+    python -m stages.describe all=true                      every trained model of the paper, one line each
+    python -m stages.describe budget=124000000 n_ways=8 heads_per_way=2 head_multiple=8
+
+Keys of budget=: n_layer, n_ways, heads_per_way, head_multiple, vocab_size, block_size.
+"""
+
+import json
+import sys
+
+from pipeline.config import Config, ModelConfig
+from pipeline.errors import ConfigError
+from pipeline.tracking import StageRun
+from stages.entry import guarded, launch
+
+PAPER_MODELS = (
+    "kraken_124m_2way",
+    "kraken_124m_4way",
+    "kraken_124m_6way",
+    "kraken_355m_2way",
+    "kraken_355m_4way",
+    "kraken_760m_4way",
+)
+BUDGET_KEYS = ("budget", "n_layer", "n_ways", "heads_per_way", "head_multiple", "vocab_size", "block_size")
+
+
+def describe(model: ModelConfig) -> dict[str, object]:
+    """Everything that follows from the shape alone; all values are exact, none is measured."""
+    from pipeline.models import count
+
+    counted = count.collectives(model)
+    return {
+        "model": model.name,
+        "architecture": model.architecture,
+        "parameters": count.parameters(model),
+        "n_layer": model.n_layer,
+        "n_ways": model.n_ways,
+        "n_embd": model.n_embd,
+        "head_dim": model.head_dim,
+        "forward_flops_per_token": count.forward_flops_per_token(model),
+        "training_flops_per_token": count.training_flops_per_token(model),
+        "kv_bytes_per_token_float16": count.kv_bytes_per_token(model),
+        "collectives_per_forward": counted.total,
+        "blocking_collectives_per_forward": counted.blocking,
+        "collective_elements_per_token": counted.width,
+    }
+
+
+def run(config: Config, log: StageRun) -> None:
+    print(json.dumps(describe(config.model), indent=2))
+
+
+def describe_all() -> None:
+    from pipeline.compose import model_config
+
+    for name in PAPER_MODELS:
+        print(json.dumps(describe(model_config(name))))
+
+
+def solve(arguments: list[str]) -> None:
+    """budget=… n_ways=…: the width that fits."""
+    from pipeline.models.budget import solve_width
+
+    given: dict[str, int] = {}
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key not in BUDGET_KEYS or not value.isdigit():
+            raise ConfigError(f"{argument}: budget= takes {', '.join(BUDGET_KEYS)}, each a whole number")
+        given[key] = int(value)
+    defaults = {"n_layer": 12, "n_ways": 4, "heads_per_way": 12 // given.get("n_ways", 4) or 1}
+    width = solve_width(given.pop("budget"), **{**defaults, **given})
+    print(json.dumps(width.__dict__, indent=2))
+
+
+if __name__ == "__main__":
+    if any(argument.startswith("budget=") for argument in sys.argv[1:]):
+        raise SystemExit(guarded(lambda: solve(sys.argv[1:])))
+    if "all=true" in sys.argv[1:]:
+        raise SystemExit(guarded(describe_all))
+    raise SystemExit(launch(run, __doc__ or "", tracked=False))

@@ -1,0 +1,98 @@
+"""Counts against sums done by hand, and the parameter budget."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.compose import model_config
+from pipeline.config import ModelConfig
+from pipeline.errors import ConfigError
+from pipeline.models import build_model, count
+from pipeline.models.budget import kraken_parameters, solve_width
+from pipeline.models.placement import Placement
+
+
+def test_gpt2_has_gpt2s_parameters():
+    shape = model_config("standard_124m")
+    d, layers = 768, 12
+    assert count.parameters(shape) == 50304 * d + 1024 * d + layers * (12 * d * d + 2 * d) + d
+
+
+@pytest.mark.parametrize("name", ["demo_standard", "demo_parallel", "demo_kraken_4way", "demo_ladder", "demo_desync_4way"])
+def test_matrix_flops_are_what_pytorch_counts(name):
+    shape = model_config(name)
+    model = build_model(shape)
+    tokens = torch.zeros(1, 64, dtype=torch.long)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(tokens)
+    products = sum(
+        flops for op, flops in counter.get_flop_counts()["Global"].items() if "mm" in str(op)
+    )  # attention is counted apart
+    ours = 64 * (2 * count.matrix_parameters(shape) + 2 * shape.n_embd * shape.vocab_size)
+    assert products == ours
+
+
+def test_ranks_share_the_matrices():
+    for name in ("demo_standard", "demo_kraken_4way"):
+        shape = model_config(name)
+        parts = [count.matrix_parameters(shape, Placement(rank, 4)) for rank in range(4)]
+        assert sum(parts) == count.matrix_parameters(shape)
+
+
+def test_collectives_are_the_papers():
+    expected = {
+        "standard_124m": (24, 24),
+        "parallel_124m": (12, 12),
+        "kraken_124m_4way": (12, 1),
+        "ladder_124m": (24, 2),
+        "desync_124m_4way": (12, 12),
+    }
+    for name, (total, blocking) in expected.items():
+        counted = count.collectives(model_config(name))
+        assert (counted.total, counted.blocking) == (total, blocking), name
+
+
+def test_collective_bytes_by_hand():
+    shape = model_config("kraken_124m_4way")
+    assert count.prefill_collective_bytes(shape, 2, 128) == 2 * (11 * 128 + 1) * 504 * 2
+    assert count.prefill_collective_bytes(model_config("standard_124m"), 1, 128) == 24 * 128 * 768 * 2
+
+
+def test_kv_cache_grows_by_the_papers_factor():
+    """Root of 1.5·N at equal layer parameters (paper facts, section 1): 1.73 for 2 ways, 2.45 for 4."""
+    standard = count.kv_bytes_per_token(model_config("standard_124m"))
+    for ways, factor in ((2, 1.73), (4, 2.45), (6, 3.0)):
+        kraken = count.kv_bytes_per_token(model_config(f"kraken_124m_{ways}way"))
+        assert kraken / standard == pytest.approx(factor, rel=0.1)
+
+
+def test_the_budget_finds_the_papers_widths():
+    for ways, heads, width in ((2, 6, 678), (4, 3, 504), (6, 2, 418)):
+        exact = model_config(f"kraken_124m_{ways}way")
+        assert solve_width(count.parameters(exact), 12, ways, heads).n_embd == width
+
+
+@given(
+    st.integers(1, 40), st.integers(1, 16), st.integers(1, 16), st.sampled_from([1, 8, 16]), st.integers(10**7, 10**10)
+)
+def test_no_neighbouring_width_is_nearer(n_layer, n_ways, heads, multiple, parameters):
+    try:
+        found = solve_width(parameters, n_layer, n_ways, heads, head_multiple=multiple)
+    except ConfigError:
+        assert kraken_parameters(heads * multiple, n_layer, n_ways, 50304, 1024) > parameters
+        return
+    step = heads * multiple
+    assert found.n_embd % step == 0
+    for other in (found.n_embd - step, found.n_embd + step):
+        if other > 0:
+            there = kraken_parameters(other, n_layer, n_ways, 50304, 1024)
+            assert abs(found.parameters - parameters) <= abs(there - parameters)
+
+
+def test_the_formula_is_the_model():
+    shape = ModelConfig(
+        name="x", architecture="kraken", n_layer=5, n_head=6, n_ways=3, n_embd=40, vocab_size=99, block_size=17, ffn_expansion=2
+    )
+    assert count.parameters(shape) == kraken_parameters(40, 5, 3, 99, 17)

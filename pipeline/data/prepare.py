@@ -1,0 +1,130 @@
+"""From a corpus to a finished data folder: tokenizer, batches, shards, manifest.
+
+Unfinished work lies under `runs`, keyed by configuration and source, and is taken up again by
+the next run; the data folder appears whole at the end.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline import files
+from pipeline.config.data import DataConfig
+from pipeline.data import manifest as manifests
+from pipeline.data.corpus import Corpus, open_corpus
+from pipeline.data.gpt2 import load_gpt2
+from pipeline.data.shards import ShardWriter, select
+from pipeline.data.token_data import TokenData
+from pipeline.data.tokenise import Batch, batch_path, token_dtype, tokenise
+from pipeline.data.tokenizer import FILE as TOKENIZER_FILE
+from pipeline.data.tokenizer import Tokenizer
+from pipeline.errors import DataError
+from pipeline.provenance import describe, fingerprint
+
+TOKENIZER_TRAINING_BYTES = 100_000_000  # more text changes a BPE little and costs memory
+TOKENS_PER_BYTE = 0.5  # more than English needs (0.22 to 0.35), for the disk space check
+
+
+def prepare(config: DataConfig, folder: Path, runs: Path, config_fingerprint: str, workers: int) -> dict[str, Any]:
+    """Make `folder` and return its manifest; does nothing where it is made already and whole.
+
+    Raises DataError, OutputError or MissingRequirementError before or RunError during the work.
+    """
+    files.check_writable(folder.parent)
+    if config.corpus == "nanogpt":
+        from pipeline.data.nanogpt import adopt
+
+        return adopt(config, folder, config_fingerprint)
+    workers = workers or len(os.sched_getaffinity(0))
+    corpus = open_corpus(config, workers)
+    found = finished(folder, config_fingerprint, corpus.signature)
+    if found is not None:
+        return found
+    _check_space(corpus, folder.parent, runs)
+    work = runs / f"prepare_data-{config.name}-{fingerprint(config_fingerprint, corpus.signature)}"
+    work.mkdir(parents=True, exist_ok=True)
+    tokenizer_path = work / TOKENIZER_FILE
+    if not tokenizer_path.exists():
+        make_tokenizer(config, corpus).save(tokenizer_path)
+    batches = tokenise(corpus, tokenizer_path, work, workers)
+    if batches == 0:
+        raise DataError(f"data.source={config.source}: the corpus is empty; it has no document with any text")
+    body = assemble(config, corpus, work, batches, folder, config_fingerprint)
+    shutil.rmtree(work)
+    return body
+
+
+def finished(folder: Path, config_fingerprint: str, signature: str) -> dict[str, Any] | None:
+    """The manifest of `folder` if it was made from this configuration and source and is whole."""
+    try:
+        manifest = manifests.read(folder)
+        if manifest["provenance"]["config_fingerprint"] != config_fingerprint:
+            return None
+        if manifest["source_signature"] != signature:
+            return None
+        return TokenData.open(folder, verify=True).manifest
+    except (DataError, KeyError):
+        return None
+
+
+def make_tokenizer(config: DataConfig, corpus: Corpus) -> Tokenizer:
+    """GPT-2's, or a BPE trained on the training documents alone."""
+    if config.tokenizer == "gpt2":
+        return load_gpt2(config.tokenizer_dir)
+    return Tokenizer.train(_training_texts(corpus), config.tokenizer_vocab_size)
+
+
+def assemble(
+    config: DataConfig, corpus: Corpus, work: Path, batches: int, folder: Path, config_fingerprint: str
+) -> dict[str, Any]:
+    """Batches to shards, tokenizer and manifest in `folder`, which appears whole."""
+    tokenizer = Tokenizer.load(work / TOKENIZER_FILE)
+    documents = sum(len(Batch.load(batch_path(work, index)).lengths) for index in range(batches))
+    held_out = corpus.val_mask(documents)  # (documents,) bool
+    with files.atomic_path(folder) as temporary:
+        temporary.mkdir()
+        limits = (config.shard_tokens, tokenizer.vocab_size)
+        with ShardWriter(temporary, "train", *limits) as train, ShardWriter(temporary, "val", *limits) as val:
+            first = 0
+            for index in range(batches):
+                batch = Batch.load(batch_path(work, index))
+                mask = held_out[first : first + len(batch.lengths)]
+                train.write(select(batch, ~mask))
+                val.write(select(batch, mask))
+                first += len(batch.lengths)
+        tokenizer_path = temporary / TOKENIZER_FILE
+        shutil.copyfile(work / TOKENIZER_FILE, tokenizer_path)
+        body = manifests.build(
+            config,
+            [*train.shards, *val.shards],
+            tokenizer,
+            tokenizer_path,
+            corpus.signature,
+            token_dtype(tokenizer.vocab_size).name,
+            {"train": train.counts, "val": val.counts},
+        )
+        body["provenance"] = describe(config_fingerprint)
+        files.write_json(temporary / manifests.FILE, body)
+    return body
+
+
+def _training_texts(corpus: Corpus) -> Iterator[str]:
+    size = 0
+    for index, document in enumerate(corpus.documents()):
+        if corpus.in_val(index):
+            continue
+        yield document.text
+        size += len(document.text)
+        if size >= TOKENIZER_TRAINING_BYTES:
+            return
+
+
+def _check_space(corpus: Corpus, data: Path, runs: Path) -> None:
+    """Batches in `runs` and shards in `data` exist side by side for a moment."""
+    needed = int(corpus.total_bytes * TOKENS_PER_BYTE * 2)  # 2 bytes a token
+    files.check_writable(runs)
+    same_disk = data.stat().st_dev == runs.stat().st_dev
+    files.check_writable(data, needed * 2 if same_disk else needed)
+    files.check_writable(runs, needed)

@@ -32,7 +32,7 @@ def compose_raw(overrides: list[str]) -> dict[str, Any]:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            composed = hydra_compose("config", overrides)
+            composed = hydra_compose("config", [_addable(override) for override in overrides])
         raw = OmegaConf.to_container(composed, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(str(error), overrides)) from None
@@ -53,6 +53,13 @@ def model_config(name: str) -> ModelConfig:
 def group_options(group: str) -> list[str]:
     """Names of the config files of a group, as group_options("model")."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def _addable(override: str) -> str:
+    """`training.seed=1` may set a field that the config file leaves at its default: Hydra wants ++ for that."""
+    key, _, _ = override.partition("=")
+    group, _, field = key.rpartition(".")
+    return f"++{override}" if group and field in known_keys(group) else override
 
 
 def _explain(message: str, overrides: list[str]) -> str:

@@ -20,7 +20,9 @@ def test_gpt2_has_gpt2s_parameters():
     assert count.parameters(shape) == 50304 * d + 1024 * d + layers * (12 * d * d + 2 * d) + d
 
 
-@pytest.mark.parametrize("name", ["demo_standard", "demo_parallel", "demo_kraken_4way", "demo_ladder", "demo_desync_4way"])
+@pytest.mark.parametrize(
+    "name", ["demo_standard", "demo_parallel", "demo_kraken_4way", "demo_ladder", "demo_desync_4way"]
+)
 def test_matrix_flops_are_what_pytorch_counts(name):
     shape = model_config(name)
     model = build_model(shape)
@@ -93,6 +95,14 @@ def test_no_neighbouring_width_is_nearer(n_layer, n_ways, heads, multiple, param
 
 def test_the_formula_is_the_model():
     shape = ModelConfig(
-        name="x", architecture="kraken", n_layer=5, n_head=6, n_ways=3, n_embd=40, vocab_size=99, block_size=17, ffn_expansion=2
+        name="x",
+        architecture="kraken",
+        n_layer=5,
+        n_head=6,
+        n_ways=3,
+        n_embd=40,
+        vocab_size=99,
+        block_size=17,
+        ffn_expansion=2,
     )
     assert count.parameters(shape) == kraken_parameters(40, 5, 3, 99, 17)

@@ -1,0 +1,38 @@
+# make setup | demo | test | lint | clean. Everything runs in .venv, which setup makes.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: setup demo test test-fast lint format clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; name a Python 3.11 or 3.12 as make setup PYTHON=…"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@# TensorRT-RTX exists for Linux and Windows on x86-64 only; without it engine=tensorrt is left out
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[tensorrt]' || echo "note: no TensorRT-RTX for this machine; engine=tensorrt is left out"
+	touch $(READY)
+
+demo: setup
+	$(BIN)/python -m pipeline +experiment=kraken_tp4
+
+test: setup
+	HF_HUB_OFFLINE=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests
+
+test-fast: setup
+	HF_HUB_OFFLINE=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/unit tests/contract -m "not slow"
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf runs trained data engines results/demo results/small_gpu results/paper report mlflow.db* mlartifacts

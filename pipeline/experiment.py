@@ -42,6 +42,7 @@ class Experiment:
 
     configs: tuple[Config, ...]
     stages: tuple[Stage, ...]
+    overrides: tuple[str, ...] = ()
 
     @property
     def config(self) -> Config:
@@ -53,7 +54,13 @@ class Experiment:
         for stage in self.stages:
             chosen = self.configs if stage.scope == "model" else self.configs[:1]
             for config in chosen:
-                yield Work(stage, config)
+                yield Work(stage, self._adapted(stage, config))
+
+    def _adapted(self, stage: Stage, config: Config) -> Config:
+        """The configuration with the stage's own choice of groups, where the user made none."""
+        named = {override.partition("=")[0] for override in self.overrides}
+        own = [override for override in stage.overrides if override.partition("=")[0] not in named]
+        return compose([f"model={config.model.name}", *own, *self.overrides]) if own else config
 
 
 def load(overrides: list[str]) -> Experiment:
@@ -77,7 +84,7 @@ def load(overrides: list[str]) -> Experiment:
             f"for others set 'experiment.models.{scale}=[…]'"
         )
     configs = tuple(_compose_for(name, overrides, experiment["name"], scale) for name in names)
-    return Experiment(configs, _stages(configs[0]))
+    return Experiment(configs, _stages(configs[0]), tuple(overrides))
 
 
 def _compose_for(name: str, overrides: list[str], experiment: str, scale: str) -> Config:

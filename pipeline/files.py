@@ -13,8 +13,11 @@ from typing import Any
 from pipeline.errors import OutputError
 
 
-def check_writable(folder: Path, needed_bytes: int = 0) -> None:
-    """Create `folder` and make sure a file of `needed_bytes` fits; raises OutputError otherwise."""
+def check_writable(folder: Path, needed_bytes: int = 0, hint: str = "paths.*") -> None:
+    """Create `folder` and make sure a file of `needed_bytes` fits; raises OutputError otherwise.
+
+    `hint` names the setting that would choose another folder.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".write-probe-{os.getpid()}"
@@ -22,11 +25,11 @@ def check_writable(folder: Path, needed_bytes: int = 0) -> None:
         probe.unlink()
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        raise OutputError(f"cannot write to {folder}: {error.strerror}. Choose another folder with paths.*=") from error
+        raise OutputError(f"cannot write to {folder}: {error.strerror}. Choose another folder with {hint}=") from error
     if free < needed_bytes:
         raise OutputError(
             f"{folder} has {free / 1e9:.2f} GB free, the work needs {needed_bytes / 1e9:.2f} GB. "
-            "Free space or choose another folder with paths.*="
+            f"Free space or choose another folder with {hint}="
         )
 
 
@@ -42,7 +45,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         if temporary.is_dir() and path.exists():
             shutil.rmtree(path)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
             raise OutputError(f"cannot write {path}: {error.strerror}") from error

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline import files
 from pipeline.errors import OutputError
 
 if TYPE_CHECKING:
     from pipeline.config import Config
 
+SQLITE = "sqlite:///"
 STANDALONE = "stages run on their own"
 BATCH = 900  # the store takes at most 1000 metrics a call
 
@@ -72,13 +74,15 @@ class MlflowTracker(Tracker):
             logging.getLogger(noisy).setLevel(logging.WARNING)
         self._mlflow = mlflow
         tracking = config.tracking
+        if tracking.uri.startswith(SQLITE):  # MLflow itself would try again for minutes
+            files.check_writable(Path(tracking.uri.removeprefix(SQLITE)).parent, hint="tracking.uri")
         name = config.experiment.name if config.experiment else STANDALONE
         try:
             mlflow.set_tracking_uri(tracking.uri)
             client = mlflow.MlflowClient()
             found = client.get_experiment_by_name(name)
             if found is None:
-                local = tracking.uri.startswith("sqlite:")
+                local = tracking.uri.startswith(SQLITE)
                 location = Path(tracking.artifact_dir).resolve().as_uri() if local else None
                 self._experiment_id = client.create_experiment(name, artifact_location=location)
             else:

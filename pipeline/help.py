@@ -29,10 +29,8 @@ def text() -> str:
 
 
 def _titles(folder: str, key: str) -> list[tuple[str, str]]:
-    found = []
-    for path in sorted((CONF / folder).glob("*.yaml")):
-        found.append((path.stem, str(yaml.safe_load(path.read_text())[key]["title"])))
-    return found
+    files = sorted((CONF / folder).glob("*.yaml"))
+    return [(path.stem, str(yaml.safe_load(path.read_text())[key]["title"])) for path in files]
 
 
 def _names(group: str) -> str:

@@ -29,10 +29,9 @@ def plan_text(experiment: Experiment, plan: Plan) -> str:
             f"GPU hours are projected: training FLOPs at {hardware.training_mfu:.0%} of {hardware.matmul_flops:.3g} "
             f"FLOP/s ({hardware.name}); the paper's A100 hours are quoted."
         )
-    lines.append(
-        f"stages     {', '.join(stage.name for stage in experiment.stages)} ({len(list(experiment.work()))} pieces of work)"
-    )
-    done = [work.name for work in experiment.work() if work.stage.name != "report" and work.is_done()]
+    pieces = list(experiment.work())
+    lines.append(f"stages     {', '.join(stage.name for stage in experiment.stages)} ({len(pieces)} pieces of work)")
+    done = [work.name for work in pieces if work.stage.name != "report" and work.is_done()]
     if done:
         lines.append(f"done       {', '.join(done)}")
     if plan.faults:

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from pipeline.config.group import Group
 
@@ -22,4 +22,11 @@ class HardwareConfig(Group):
     kernel_launch_s: PositiveFloat = Field(description="seconds a kernel costs at least")
     matmul_efficiency: float = Field(0.7, gt=0, le=1, description="share of matmul_flops large products reach")
     bandwidth_efficiency: float = Field(0.8, gt=0, le=1, description="share of memory_bandwidth reached")
-    training_mfu: float = Field(0.35, gt=0, le=1, description="share of matmul_flops assumed when training time is projected")
+    link_efficiency: float = Field(0.7, gt=0, le=1, description="share of link_bandwidth that collectives reach")
+    link_latency_per_rank_s: NonNegativeFloat = Field(0.0, description="seconds that each rank adds to a collective")
+    link_topology: Literal["switched", "ring"] = Field(
+        "switched", description="switched: every pair at link_bandwidth at once (NVSwitch); ring: neighbours only"
+    )
+    training_mfu: float = Field(
+        0.35, gt=0, le=1, description="share of matmul_flops assumed when training time is projected"
+    )

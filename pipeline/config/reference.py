@@ -25,5 +25,7 @@ class ReferenceConfig(Group):
     superglue_3shot: dict[str, dict[str, float]] = Field(description="score in percent by row and task (Table 3)")
     superglue_rows: dict[str, str] = Field(description="our model config to the published row's name")
     ttft: list[PublishedTtft] = Field(description="Tables 6 and 7")
+    ttft_hardware: str = Field(description="hardware config of the machine behind `ttft`")
+    ttft_benchmark: str = Field(description="benchmark config with the shapes of `ttft`")
     ttft_headline_geomean: float = Field(description="geometric mean speedup of Kraken over standard")
     a100_hours: dict[str, float] = Field(description="A100 hours by model config")

@@ -1,10 +1,12 @@
 """Which text, and how it becomes tokens."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from pipeline.config.group import Group
+
+GPT2_VOCAB_SIZE = 50257
 
 
 class DataConfig(Group):
@@ -14,8 +16,8 @@ class DataConfig(Group):
     corpus: Literal["demo", "local", "openwebtext", "nanogpt"] = Field(description="where text comes from")
     source: list[str] = Field(
         default_factory=list,
-        description="demo: package names; local: files or folders; openwebtext: hub id or local "
-        "folder of the data set; nanogpt: folder with train.bin and val.bin",
+        description="demo: package names; local: files or folders (.txt, .md, .jsonl, .parquet); openwebtext: "
+        "hub id or local folder of the data set; nanogpt: folder with train.bin and val.bin",
     )
     text_field: str = Field("text", description="field that holds the text (.jsonl, .parquet, data sets)")
     max_bytes: NonNegativeInt = Field(0, description="stop reading text after so many bytes; 0: read all")
@@ -26,4 +28,24 @@ class DataConfig(Group):
     )
     val_fraction: float = Field(0.0005, gt=0, lt=1, description="share of documents held out")
     split_seed: int = Field(2357, description="seed of the document split")
-    shard_tokens: PositiveInt = Field(100_000_000, description="tokens per shard file at most")
+    shard_tokens: PositiveInt = Field(
+        100_000_000, description="tokens per shard at most; a longer document has its own"
+    )
+
+    @model_validator(mode="after")
+    def check_vocabulary(self) -> "DataConfig":
+        if self.tokenizer == "gpt2" and self.tokenizer_vocab_size != GPT2_VOCAB_SIZE:
+            raise ValueError(
+                f"tokenizer_vocab_size={self.tokenizer_vocab_size}: tokenizer=gpt2 has {GPT2_VOCAB_SIZE} entries; "
+                f"set {GPT2_VOCAB_SIZE}, or tokenizer=bpe"
+            )
+        if self.tokenizer == "bpe" and self.tokenizer_vocab_size <= 256:
+            raise ValueError(
+                f"tokenizer_vocab_size={self.tokenizer_vocab_size}: a byte-level BPE has at least 257 entries "
+                "(the bytes and end of text); 4096 would be"
+            )
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """All but where GPT-2's files lie: they are checked to be the same everywhere."""
+        return self.model_dump(mode="json", exclude={"tokenizer_dir"})

@@ -7,8 +7,8 @@ import numpy as np
 
 from pipeline import files
 from pipeline.config.data import DataConfig
-from pipeline.data.tokenizer import Tokenizer
 from pipeline.data.tokenizer import FILE as TOKENIZER_FILE
+from pipeline.data.tokenizer import Tokenizer
 from pipeline.errors import DataError
 
 FILE = "manifest.json"

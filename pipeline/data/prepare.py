@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from pipeline import files
 from pipeline.config.data import DataConfig
 from pipeline.data import manifest as manifests
+from pipeline.data import nanogpt
 from pipeline.data.corpus import Corpus, open_corpus
 from pipeline.data.gpt2 import load_gpt2
 from pipeline.data.shards import ShardWriter, select
@@ -33,17 +36,23 @@ def prepare(config: DataConfig, folder: Path, runs: Path, config_fingerprint: st
     Raises DataError, OutputError or MissingRequirementError before or RunError during the work.
     """
     files.check_writable(folder.parent)
-    if config.corpus == "nanogpt":
-        from pipeline.data.nanogpt import adopt
-
-        return adopt(config, folder, config_fingerprint)
+    remove_leftovers(folder)
     workers = workers or len(os.sched_getaffinity(0))
-    corpus = open_corpus(config, workers)
-    found = finished(folder, config_fingerprint, corpus.signature)
+    try:
+        corpus = None if config.corpus == "nanogpt" else open_corpus(config, workers)
+        signature = corpus.signature if corpus else nanogpt.signature(config)
+    except DataError:
+        found = finished(folder, config_fingerprint, None)  # finished data outlives its source
+        if found is not None and config.corpus != "nanogpt":
+            return found
+        raise
+    found = finished(folder, config_fingerprint, signature)
     if found is not None:
         return found
+    if corpus is None:
+        return nanogpt.adopt(config, folder, config_fingerprint)
     _check_space(corpus, folder.parent, runs)
-    work = runs / f"prepare_data-{config.name}-{fingerprint(config_fingerprint, corpus.signature)}"
+    work = runs / f"prepare_data-{config.name}-{fingerprint(config_fingerprint, signature)}"
     work.mkdir(parents=True, exist_ok=True)
     tokenizer_path = work / TOKENIZER_FILE
     if not tokenizer_path.exists():
@@ -56,13 +65,13 @@ def prepare(config: DataConfig, folder: Path, runs: Path, config_fingerprint: st
     return body
 
 
-def finished(folder: Path, config_fingerprint: str, signature: str) -> dict[str, Any] | None:
-    """The manifest of `folder` if it was made from this configuration and source and is whole."""
+def finished(folder: Path, config_fingerprint: str, signature: str | None) -> dict[str, Any] | None:
+    """The manifest of `folder` if it was made from this configuration and source (None: any) and is whole."""
     try:
         manifest = manifests.read(folder)
         if manifest["provenance"]["config_fingerprint"] != config_fingerprint:
             return None
-        if manifest["source_signature"] != signature:
+        if signature is not None and manifest["source_signature"] != signature:
             return None
         return TokenData.open(folder, verify=True).manifest
     except (DataError, KeyError):
@@ -108,6 +117,14 @@ def assemble(
         body["provenance"] = describe(config_fingerprint)
         files.write_json(temporary / manifests.FILE, body)
     return body
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove half-written folders of runs that were killed while they assembled `folder`."""
+    for path in folder.parent.glob(f".{folder.name}.*.tmp"):
+        process = path.name.removesuffix(".tmp").rpartition(".")[2]
+        if process.isdigit() and not psutil.pid_exists(int(process)):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _training_texts(corpus: Corpus) -> Iterator[str]:

@@ -10,8 +10,9 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 from tqdm import tqdm
@@ -116,14 +117,12 @@ def _batches(corpus: Corpus, start: int) -> Iterator[tuple[list[str], int]]:
         yield texts, read_bytes
 
 
-def _collect(running: set[Future[int]], progress: "tqdm[None]") -> set[Future[int]]:
+def _collect(running: set[Future[int]], progress: "tqdm[NoReturn]") -> set[Future[int]]:
     done, left = wait(running, return_when=FIRST_COMPLETED)
     for future in done:
         try:
             progress.update(future.result())
-        except multiprocessing.ProcessError as error:
-            raise RunError(f"a tokenising process failed: {error}") from error
-        except RuntimeError as error:  # BrokenProcessPool: killed, most often for memory
+        except BrokenProcessPool as error:  # killed, most often for memory
             raise RunError(
                 f"a tokenising process died ({error}); run again to go on, with fewer cluster.data_workers "
                 "if memory is short"

@@ -1,0 +1,79 @@
+"""Nothing is half written: not on an error, not on a full disk."""
+
+import json
+import os
+import subprocess
+
+import pytest
+
+from pipeline import files, provenance
+from pipeline.errors import OutputError
+
+
+def test_an_error_leaves_the_old_file_and_no_temporary(tmp_path):
+    target = tmp_path / "result.json"
+    files.write_json(target, {"a": 1})
+    with pytest.raises(ValueError), files.atomic_path(target) as temporary:
+        temporary.write_text("half")
+        raise ValueError
+    assert json.loads(target.read_text()) == {"a": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_a_folder_is_replaced_whole(tmp_path):
+    target = tmp_path / "engines"
+    for content in ("old", "new"):
+        with files.atomic_path(target) as temporary:
+            temporary.mkdir()
+            (temporary / content).write_text(content)
+    assert [path.name for path in target.iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["engines"]
+
+
+def test_nan_is_no_result(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        files.write_json(tmp_path / "x.json", {"loss_nats": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 256 KiB."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small tmpfs needs root")
+    folder = tmp_path / "small"
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], capture_output=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"cannot mount a tmpfs: {done.stderr.decode()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_is_one_message_and_leaves_nothing(small_disk):
+    with pytest.raises(OutputError, match="No space left"):
+        files.write_text(small_disk / "big.txt", "x" * 1_000_000)
+    assert not list(small_disk.iterdir())
+    with pytest.raises(OutputError, match="GB free"):
+        files.check_writable(small_disk, needed_bytes=10**9)
+
+
+def test_a_folder_under_a_file_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot write"):
+        files.check_writable(tmp_path / "file" / "results")
+
+
+def test_fingerprints_do_not_depend_on_order():
+    assert provenance.fingerprint({"a": 1, "b": 2}) == provenance.fingerprint({"b": 2, "a": 1})
+    assert provenance.fingerprint({"a": 1}) != provenance.fingerprint({"a": 2})
+
+
+def test_a_result_carries_its_provenance(tmp_path):
+    provenance.write_result(tmp_path / "r.json", {"loss_nats": 1.5}, "abc")
+    body = json.loads((tmp_path / "r.json").read_text())
+    assert body["loss_nats"] == 1.5
+    assert body["provenance"]["config_fingerprint"] == "abc"
+    assert {"commit", "versions", "device", "created_utc"} <= set(body["provenance"])

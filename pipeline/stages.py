@@ -15,7 +15,7 @@ class Stage:
     """One step of an experiment.
 
     `inputs` and `outputs` are templates over {paths}, {scale}, {data}, {model}, {evaluation},
-    {engine}, {tp_size}, {benchmark}, {hardware}; the first output is a JSON file that carries the
+    {engine}, {tp_size}, {benchmark}, {timing}, {hardware}; the first output is a JSON file that carries the
     fingerprint of `groups`, by which finished work is recognised.
     """
 
@@ -44,7 +44,7 @@ class Stage:
 
 def placeholders(config: Config) -> dict[str, str]:
     """What a path template may mention."""
-    folders = config.paths
+    folders, link = config.paths, config.link.name
     return {
         "data": f"{folders.data}/{config.data.name}",
         "trained": f"{folders.trained}/{config.scale.name}/{config.model.name}",
@@ -53,6 +53,7 @@ def placeholders(config: Config) -> dict[str, str]:
         "engine": f"{folders.engines}/{config.model.name}-tp{config.engine.tp_size}-{config.engine.name}",
         "evaluation": config.evaluation.name,
         "benchmark": config.benchmark.name,
+        "timing": "-".join([config.benchmark.name, *([link] if link != "loopback" else [])]),
         "hardware": config.hardware.name,
         "report": folders.report,
     }
@@ -105,9 +106,9 @@ STAGES: tuple[Stage, ...] = (
         "benchmark_ttft",
         "Time To First Token over real ranks",
         "experiment",
-        ("benchmark",),
+        ("benchmark", "link"),
         (),
-        ("{results}/ttft-{benchmark}.json",),
+        ("{results}/ttft-{timing}.json",),
     ),
     Stage(
         "project_ttft",

@@ -47,9 +47,11 @@ class BenchmarkConfig(Group):
     breakdown: bool = Field(True, description="also attribute the time to operators")
     trace: bool = Field(True, description="also write a Chrome trace per architecture")
     cuda_graph: bool = Field(True, description="capture the prefill in one CUDA graph (GPU only)")
-    links: list[str] = Field(
-        default_factory=lambda: ["loopback"],
-        description="links to sweep: loopback, or a rate such as 300mbit (Linux, root)",
+    transport: Literal["gloo", "socket"] = Field(
+        "gloo", description="what carries all-reduces on CPU: gloo, or direct sockets that the kernel drives alone"
+    )
+    decode_contexts: list[PositiveInt] = Field(
+        default_factory=list, description="prompt lengths that decoding starts from; empty: those of `contexts`"
     )
     rank_timeout_s: PositiveFloat = Field(
         120.0, description="seconds without an answer after which a rank counts as hung"

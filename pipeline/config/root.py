@@ -13,13 +13,14 @@ from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.execution import ClusterConfig, DebugConfig, PathsConfig, TrackingConfig
 from pipeline.config.group import Group
 from pipeline.config.hardware import HardwareConfig
+from pipeline.config.link import LinkConfig
 from pipeline.config.model import ModelConfig
 from pipeline.config.reference import ReferenceConfig
 from pipeline.config.training import TrainingConfig
 from pipeline.errors import ConfigError
 from pipeline.provenance import fingerprint
 
-IDENTITY_GROUPS = ("model", "data", "training", "evaluation", "engine", "benchmark", "hardware", "reference")
+IDENTITY_GROUPS = ("model", "data", "training", "evaluation", "engine", "benchmark", "link", "hardware", "reference")
 
 
 class ExperimentConfig(Group):
@@ -49,6 +50,7 @@ class Config(Group):
     evaluation: EvaluationConfig
     engine: EngineConfig
     benchmark: BenchmarkConfig
+    link: LinkConfig
     hardware: HardwareConfig
     reference: ReferenceConfig
     cluster: ClusterConfig

@@ -39,7 +39,7 @@ class OpenWebText:
         """A local copy's files; of the hub's data set the name alone: what it holds is cached at first use."""
         if not self._local.exists():
             return fingerprint("hub", self._source)
-        files = sorted(path for path in self._local.rglob("*") if path.is_file() and not path.name.startswith("cache-"))
+        files = sorted(path for path in self._local.rglob("*") if path.is_file())
         return file_signature(files or [self._local])
 
     @property
@@ -75,13 +75,18 @@ class OpenWebText:
 
     @cached_property
     def _split(self) -> Any:
+        import datasets
+
         config = self._config
+        caching = datasets.is_caching_enabled()
+        datasets.disable_caching()  # else the shuffled indices are written into the source
         try:
-            return self._rows.train_test_split(
-                test_size=config.val_fraction, seed=config.split_seed, shuffle=True, keep_in_memory=True
-            )
+            return self._rows.train_test_split(test_size=config.val_fraction, seed=config.split_seed, shuffle=True)
         except ValueError as error:  # one side would be empty
             raise DataError(f"data.val_fraction={config.val_fraction}: {error}") from error
+        finally:
+            if caching:
+                datasets.enable_caching()
 
     @cached_property
     def _sizes(self) -> tuple[int, int]:

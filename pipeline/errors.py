@@ -27,6 +27,10 @@ class MissingRequirementError(PipelineError):
     """This machine lacks something the request needs; the text says what would do."""
 
 
+class PlanError(PipelineError):
+    """A dry run found something missing."""
+
+
 class RunError(PipelineError):
     """Work that had started failed (a rank died, a loss is not finite)."""
 

@@ -12,6 +12,7 @@ import torch
 from pipeline.config import Config
 from pipeline.experiment import Experiment
 from pipeline.models import count
+from pipeline.stages import STAGES
 
 OPENWEBTEXT_TRAIN_TOKENS = 9_035_582_198  # paper facts, section 2
 OPENWEBTEXT_DISK_BYTES = 18.1e9 + 54e9  # uint16 shards, and the data set in the hub's cache
@@ -40,7 +41,13 @@ class Plan:
 def make_plan(experiment: Experiment) -> Plan:
     """Count, estimate and look at the machine; touches nothing."""
     models = [_plan_model(config) for config in experiment.configs]
-    return Plan(models, [*_device_faults(experiment, models), *_data_faults(experiment), *_tool_faults(experiment)])
+    faults = [
+        *_input_faults(experiment),
+        *_device_faults(experiment, models),
+        *_data_faults(experiment),
+        *_tool_faults(experiment),
+    ]
+    return Plan(models, faults)
 
 
 def _plan_model(config: Config) -> ModelPlan:
@@ -64,6 +71,27 @@ def _plan_model(config: Config) -> ModelPlan:
 
 def _names(experiment: Experiment) -> set[str]:
     return {stage.name for stage in experiment.stages}
+
+
+def _input_faults(experiment: Experiment) -> list[str]:
+    """Files that a stage reads and that neither exist nor are made by an earlier stage of the experiment."""
+    made: list[Path] = []
+    faults = []
+    for work in experiment.work():
+        for path in work.stage.paths(work.stage.inputs, work.config):
+            if not path.exists() and not any(path == one or path in one.parents for one in made):
+                faults.append(f"{path} is missing: run {_maker(path, work.config)} first")
+        made += work.stage.paths(work.stage.outputs, work.config)
+    return list(dict.fromkeys(faults))
+
+
+def _maker(path: Path, config: Config) -> str:
+    """The command that writes `path`."""
+    for stage in STAGES:
+        if path in stage.paths(stage.outputs, config):
+            model = f" model={config.model.name}" if stage.scope == "model" else ""
+            return f"python -m {stage.module}{model}"
+    return "another stage"
 
 
 def _device_faults(experiment: Experiment, models: list[ModelPlan]) -> list[str]:

@@ -9,11 +9,11 @@ from pipeline.plan import ModelPlan, Plan
 def plan_text(experiment: Experiment, plan: Plan) -> str:
     """Models, devices, stages and faults; every estimate says that it is one."""
     config = experiment.config
-    assert config.experiment is not None
+    title = f"experiment {config.experiment.name}: {config.experiment.title}" if config.experiment else "one stage"
     trains = any(stage.name == "train" for stage in experiment.stages)
     lines = [
-        f"experiment {config.experiment.name} at scale {config.scale.name}: {config.experiment.title}",
-        f"scale      {config.scale.title}",
+        title,
+        f"scale {config.scale.name}: {config.scale.title}",
         "",
         tabulate(
             [_row(model, trains) for model in plan.models],

@@ -21,6 +21,7 @@ class ClusterConfig(Group):
     max_failures: NonNegativeInt = Field(2, description="worker failures survived before giving up")
     micro_batch_size: PositiveInt = Field(8, description="sequences per worker and pass; the rest is accumulated")
     evaluation_batch_size: PositiveInt = Field(8, description="sequences per pass when scoring")
+    evaluation_tp_size: PositiveInt = Field(1, description="tensor-parallel ranks that score tasks together")
     compile: bool = Field(False, description="torch.compile the training step")
     checkpoint_interval: PositiveInt = Field(1000, description="steps between checkpoints: the most a kill can lose")
     log_interval: PositiveInt = Field(10, description="steps between log lines")

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 def faults(config: "Config") -> list[str]:
     """Everything wrong between groups, each as "key=value: what is wrong; what would be right"."""
-    return [*_batch(config), *_vocabulary(config), *_schedule(config), *_engine(config)]
+    return [*_batch(config), *_vocabulary(config), *_schedule(config), *_engine(config), *_evaluation(config)]
 
 
 def tp_size_faults(config: "Config", tp_size: int, key: str) -> list[str]:
@@ -69,6 +69,11 @@ def _engine(config: "Config") -> list[str]:
     if not (config.engine.target.startswith("sm") and config.engine.target[2:].isdigit()):
         found.append(f"engine.target={config.engine.target}: must look like sm80")
     return found
+
+
+def _evaluation(config: "Config") -> list[str]:
+    tp_size = config.cluster.evaluation_tp_size
+    return tp_size_faults(config, tp_size, "cluster.evaluation_tp_size") if tp_size > 1 else []
 
 
 def _divisors(number: int) -> str:

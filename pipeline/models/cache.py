@@ -64,6 +64,26 @@ class KeyValueCache:
         for layer in self.layers:
             layer.length = length
 
+    def select(self, rows: Tensor, capacity: int | None = None) -> "KeyValueCache":  # rows (R,) of 0 … B-1
+        """A copy that holds these sequences, in this order and as often as they are named, with room for `capacity`."""
+        copy = object.__new__(KeyValueCache)
+        copy.capacity = capacity or self.capacity
+        copy.n_ways = self.n_ways
+        copy.layers = [self._select_layer(layer, rows, copy.n_ways, copy.capacity) for layer in self.layers]
+        return copy
+
+    @staticmethod
+    def _select_layer(layer: LayerCache, rows: Tensor, n_ways: int, capacity: int) -> LayerCache:
+        batch = layer.keys.shape[0] // n_ways
+        index = (torch.arange(n_ways, device=rows.device)[:, None] * batch + rows[None, :]).flatten()  # way-major
+        pair = []
+        for stored in (layer.keys, layer.values):
+            _, heads, _, head_dim = stored.shape
+            room = stored.new_empty(len(index), heads, capacity, head_dim)
+            room[:, :, : layer.length] = stored[:, :, : layer.length][index]
+            pair.append(room)
+        return LayerCache(pair[0], pair[1], layer.length)
+
     def repeat(self, times: int, capacity: int | None = None) -> "KeyValueCache":
         """A copy in which each sequence stands `times` times in a row, with room for `capacity` tokens."""
         copy = object.__new__(KeyValueCache)

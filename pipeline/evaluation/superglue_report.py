@@ -1,0 +1,94 @@
+"""The body of a task result file: what was measured, on what, beside what."""
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import Config
+from pipeline.evaluation.source import ModelSource
+from pipeline.evaluation.superglue_data import MEANING, Label
+from pipeline.evaluation.superglue_tasks import TASKS, SuperGlueTask
+from pipeline.evaluation.task_results import (
+    TaskRecord,
+    against_published,
+    noise_sentence,
+    paired_differences,
+    read_result,
+    summarise,
+)
+
+PUBLISHED_SHOTS = 3
+
+
+def wanted_tasks(config: Config) -> list[SuperGlueTask]:
+    """The SuperGLUE tasks that evaluation.tasks names, all eight where it names none."""
+    wanted = config.evaluation.tasks or [task.name for task in TASKS]
+    return [task for task in TASKS if task.name in wanted]
+
+
+def complete(
+    config: Config, source: ModelSource, records: list[TaskRecord], label: Label, cost: dict[str, Any]
+) -> dict[str, Any]:
+    """Everything a SuperGLUE result file says but its provenance."""
+    settings = config.evaluation
+    if settings.limit and label == "full":
+        label = "partial"
+    body = {
+        **_head(config, source),
+        "data": label,
+        "data_meaning": MEANING[label],
+        **summarise(records, settings.bootstrap_iters, settings.seed),
+        "bootstrap_iters": settings.bootstrap_iters,
+        "scoring": cost,
+        "published_note": _published_note(settings.n_shot),
+    }
+    baseline = baseline_of(config)
+    found = (
+        read_result(Path(config.paths.results, config.scale.name, baseline, f"{settings.name}.json"))
+        if baseline
+        else None
+    )
+    if baseline and found is not None:
+        differences = paired_differences(body, found, settings.bootstrap_iters, settings.seed)
+        titles = {record.task: record.title for record in records}
+        sentence = noise_sentence(config.model.name, baseline, differences, titles)
+        body["baseline"] = {"model": baseline, "differences": differences, "sentence": sentence}
+    row = config.reference.superglue_rows.get(config.model.name)
+    if row and settings.n_shot == PUBLISHED_SHOTS:
+        body["published"] = against_published(body, config.reference.superglue_3shot[row], row)
+    return body
+
+
+def named_body(config: Config, source: ModelSource, tasks: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The result file of any harness tasks."""
+    return {**_head(config, source), "unit": "the harness' own", "tasks": tasks}
+
+
+def baseline_of(config: Config) -> str | None:
+    """The model that differences are taken against: evaluation.baseline, or the experiment's first model."""
+    chosen = config.evaluation.baseline
+    if chosen is None and config.experiment is not None:
+        chosen = config.experiment.models[config.scale.name][0]
+    return None if chosen == config.model.name else chosen
+
+
+def _head(config: Config, source: ModelSource) -> dict[str, Any]:
+    settings = config.evaluation
+    return {
+        "kind": "measured",
+        "model": config.model.name,
+        "evaluation": settings.name,
+        "scale": config.scale.name,
+        "n_shot": settings.n_shot,
+        "seed": settings.seed,
+        "limit": settings.limit,
+        "tp_size": config.cluster.evaluation_tp_size,
+        "checkpoint_sha256": source.key(),
+    }
+
+
+def _published_note(n_shot: int) -> str:
+    if n_shot == PUBLISHED_SHOTS:
+        return "Published values for these tasks are three-shot (Table 3 of the paper)."
+    if n_shot == 0:
+        return "The paper's zero-shot table (Table 2) is not published as numbers: there is nothing to compare with."
+    return f"The paper publishes nothing {n_shot}-shot: there is nothing to compare with."

@@ -1,0 +1,79 @@
+"""Score a model on SuperGLUE, or on any task of the lm-evaluation-harness.
+
+python -m stages.evaluate_superglue model=demo_kraken_4way evaluation=superglue_3shot
+python -m stages.evaluate_superglue model=… evaluation.data_dir=FOLDER      SuperGLUE's own JSONL files
+python -m stages.evaluate_superglue model=… evaluation.data_dir=hub         aps/super_glue
+python -m stages.evaluate_superglue model=gpt2 evaluation.checkpoint=FOLDER a Hugging Face GPT-2
+python -m stages.evaluate_superglue model=… evaluation=lm_eval 'tasks=[lambada_openai,hellaswag]'
+"""
+
+from typing import Any
+
+from pipeline import provenance
+from pipeline.config import Config
+from pipeline.stages import BY_NAME
+from pipeline.tracking import StageRun
+from stages.entry import launch
+
+
+def run(config: Config, log: StageRun) -> None:
+    from pipeline.evaluation.source import find_source
+    from pipeline.files import check_writable
+
+    stage = BY_NAME["evaluate_superglue"]
+    path = stage.result(config)
+    check_writable(path.parent)
+    source = find_source(config)
+    # importing the harness takes seconds: what is missing is said before
+    body = _superglue(config, source) if _is_superglue(config) else _named(config, source)
+    provenance.write_result(path, body, stage.fingerprint(config))
+    log.log_metrics(_metrics(body))
+    log.log_artifact(path)
+    print(f"written  {path}")
+
+
+def _is_superglue(config: Config) -> bool:
+    from pipeline.evaluation.superglue_tasks import TASK_BY_NAME
+
+    return all(name in TASK_BY_NAME for name in config.evaluation.tasks) and config.evaluation.name != "lm_eval"
+
+
+def _superglue(config: Config, source: Any) -> dict[str, Any]:
+    from pipeline.evaluation import superglue_data
+    from pipeline.evaluation.superglue_report import complete, wanted_tasks
+    from pipeline.evaluation.task_table import superglue_table
+
+    data = superglue_data.load(wanted_tasks(config), config.evaluation.data_dir, config.evaluation.n_shot)
+    from pipeline.evaluation.task_run import score_superglue
+
+    records, cost = score_superglue(config, source, data)
+    body = complete(config, source, records, superglue_data.overall(data), cost)
+    print(superglue_table(body))
+    return body
+
+
+def _named(config: Config, source: Any) -> dict[str, Any]:
+    from pipeline.errors import ConfigError
+
+    if not config.evaluation.tasks:
+        raise ConfigError("tasks=[]: evaluation=lm_eval needs tasks, as 'tasks=[lambada_openai,hellaswag]'")
+    from pipeline.evaluation.superglue_report import named_body
+    from pipeline.evaluation.task_run import score_named
+    from pipeline.evaluation.task_table import tasks_table
+
+    body = named_body(config, source, score_named(config, source))
+    print(tasks_table(body))
+    return body
+
+
+def _metrics(body: dict[str, Any]) -> dict[str, float]:
+    found = {
+        f"{body['evaluation']}.{task}": entry["score"]
+        for task, entry in body["tasks"].items()
+        if entry["score"] is not None
+    }
+    return {**found, f"{body['evaluation']}.mean": body["mean"]} if "mean" in body else found
+
+
+if __name__ == "__main__":
+    raise SystemExit(launch(run, __doc__ or ""))

@@ -128,7 +128,7 @@ def _kraken(r: Recorder) -> None:
 
 
 def _ladder(r: Recorder) -> None:
-    """Each module reads the residual without the module just before it. Nobody else reads what is reduced: no copies."""
+    """Each module reads the residual without the module just before it. No copies: nobody else reads the sums."""
     ops = r.operators
     attention, ffn = Handle(None), Handle(None)
     for r.layer in range(ops.model.n_layer):

@@ -1,0 +1,99 @@
+"""A table of the report: what its columns mean, and rows that each say where they come from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Row = dict[str, Any]
+Kind = Literal["measured", "projected", "quoted", "counted"]
+KINDS = {
+    "measured": "measured here",
+    "projected": "projected by a model of the hardware",
+    "quoted": "quoted from the publication",
+    "counted": "follows from the shape alone",
+}
+Format = Literal["text", "integer", "number", "percent", "signed", "signed_percent", "yes_no"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: the row's key, its heading, its unit and how its values are written."""
+
+    key: str
+    label: str
+    unit: str = ""
+    format: Format = "text"
+    digits: int = 2
+    error_key: str | None = None  # key of the value's standard error, written behind ±
+
+    def text(self, row: Row) -> str:
+        """The cell as words; an en dash where the row has no value."""
+        value = row.get(self.key)
+        if value is None:
+            return "–"
+        written = self._written(value)
+        error = row.get(self.error_key) if self.error_key else None
+        return written if error is None else f"{written} ± {self._written(error, sign=False)}"
+
+    def _written(self, value: Any, sign: bool = True) -> str:
+        if self.format == "yes_no":
+            return "yes" if value else "no"
+        if self.format == "integer":
+            return f"{value:,.0f}"
+        if self.format == "number":
+            return f"{value:,.{self.digits}f}"
+        if self.format == "signed":
+            return f"{value:{'+' if sign else ''},.{self.digits}f}"
+        if self.format == "percent":
+            return f"{100 * value:.{self.digits}f}%"
+        if self.format == "signed_percent":
+            return f"{100 * value:{'+' if sign else ''}.{self.digits}f}%"
+        return str(value)
+
+    @property
+    def is_numeric(self) -> bool:
+        return self.format not in ("text", "yes_no")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under columns. Every row has a `kind`; `verdict` says in words what they show."""
+
+    name: str
+    title: str
+    columns: Sequence[Column]
+    rows: list[Row]
+    verdict: str = ""
+    notes: Sequence[str] = field(default_factory=tuple)
+    demo: str = ""  # the sentence above a table of a demo
+
+    def __post_init__(self) -> None:
+        without = [row for row in self.rows if row.get("kind") not in KINDS]
+        if without:
+            raise ValueError(f"table {self.name}: rows without a kind: {without[:2]}")
+
+    @property
+    def used_columns(self) -> list[Column]:
+        """Columns that at least one row fills."""
+        return [column for column in self.columns if any(row.get(column.key) is not None for row in self.rows)]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The table for report.json: raw values, with units beside the keys' headings."""
+        return {
+            "title": self.title,
+            "demo": self.demo,
+            "verdict": self.verdict,
+            "notes": list(self.notes),
+            "columns": [
+                {
+                    "key": column.key,
+                    "label": column.label,
+                    "unit": column.unit,
+                    "format": column.format,
+                    "digits": column.digits,
+                    "error_key": column.error_key,
+                }
+                for column in self.used_columns
+            ],
+            "rows": self.rows,
+        }

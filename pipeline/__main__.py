@@ -69,7 +69,7 @@ def _check(experiment: "Experiment") -> None:
 
 def _do(item: "Work", position: str, tracker: "Tracker", skipped: list[str]) -> None:
     """One stage of one model, unless its result is there already."""
-    if item.stage.name != "report" and item.is_done():
+    if not item.stage.always and item.is_done():
         print(f"{position} {item.name}: done before, kept ({item.stage.result(item.config)})")
         return
     print(f"{position} {item.name}: {item.stage.title}", flush=True)

@@ -31,7 +31,7 @@ def plan_text(experiment: Experiment, plan: Plan) -> str:
         )
     pieces = list(experiment.work())
     lines.append(f"stages     {', '.join(stage.name for stage in experiment.stages)} ({len(pieces)} pieces of work)")
-    done = [work.name for work in pieces if work.stage.name != "report" and work.is_done()]
+    done = [work.name for work in pieces if not work.stage.always and work.is_done()]
     if done:
         lines.append(f"done       {', '.join(done)}")
     if plan.faults:

@@ -1,5 +1,6 @@
-"""All-reduce over torch.distributed, asynchronous: gloo's threads or NCCL's stream carry it."""
+"""All-reduce over torch.distributed, asynchronous: gloo's threads carry it while the caller computes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch.distributed as dist
@@ -17,9 +18,13 @@ class Pending:
         self.work.wait()
         return self.buffer
 
+    def on_arrival(self, callback: Callable[[], None]) -> None:
+        """Call back, on a thread of the backend, when the sum is there."""
+        self.work.get_future().then(lambda _: callback())
+
 
 class DistributedCommunicator:
-    """Sums over the ranks of `group` (the default group where None)."""
+    """Sums over the ranks of `group` (the default group where None), in the caller's own tensor."""
 
     def __init__(self, group: dist.ProcessGroup | None = None) -> None:
         self.group = group

@@ -1,0 +1,1 @@
+"""Time To First Token over real ranks: protocol, ranks, links, breakdown, result rows."""

@@ -1,0 +1,178 @@
+"""Links of known speed between ranks of one machine: a network namespace a rank, joined by veth, shaped by tc tbf.
+
+Needs Linux, root, `ip` and `tc`. Two ranks face each other; more meet on a bridge. Everything made carries the
+maker's process id in its name, so that what a killed process left behind is known and removed by the next one.
+"""
+
+import atexit
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+
+from pipeline.config.link import LOOPBACK, bits_per_second
+from pipeline.errors import MissingRequirementError, RunError
+
+PREFIX = "krakenlink"
+NAMESPACES = Path("/run/netns")
+MTU = 9000  # jumbo frames: at 1500 bytes the shaping itself would take a core at 1 Gbit/s
+BURST_BYTES = 32_000  # what a link that was idle may send at once; a few frames, or the rate would not be the rate
+QUEUE_BYTES = 32_000_000  # never drop: TCP backs off on loss, and the link would be slower than it says
+
+
+def check_privilege(links: list[str]) -> None:
+    """Raise MissingRequirementError where a rate is asked for that this process may not set up."""
+    shaped = [link for link in links if link != LOOPBACK]
+    if not shaped:
+        return
+    what = f"link.links={shaped}: links of a chosen speed need"
+    if sys.platform != "linux":
+        raise MissingRequirementError(f"{what} Linux network namespaces; link=loopback runs here")
+    missing = [tool for tool in ("ip", "tc") if shutil.which(tool) is None]
+    if missing:
+        raise MissingRequirementError(f"{what} the program {missing[0]} (package iproute2); link=loopback runs here")
+    if os.geteuid() != 0:
+        raise MissingRequirementError(f"{what} root, to make network namespaces; run as root, or use link=loopback")
+    probe = f"{PREFIX}{os.getpid()}probe"
+    made = subprocess.run(["ip", "netns", "add", probe], capture_output=True, text=True)
+    subprocess.run(["ip", "netns", "del", probe], capture_output=True)
+    if made.returncode:
+        raise MissingRequirementError(
+            f"{what} the right to make network namespaces, which this machine refuses ({made.stderr.strip()}); "
+            "use link=loopback"
+        )
+
+
+def remove_stale() -> list[str]:
+    """Delete namespaces whose maker is dead; returns their names."""
+    removed = []
+    for name in _ours():
+        match = re.match(rf"{PREFIX}(\d+)", name)
+        if match and not Path("/proc", match[1]).exists():
+            _delete(name)
+            removed.append(name)
+    return removed
+
+
+def _ours() -> list[str]:
+    return sorted(path.name for path in NAMESPACES.glob(f"{PREFIX}*")) if NAMESPACES.is_dir() else []
+
+
+def _delete(namespace: str) -> None:
+    subprocess.run(["ip", "netns", "del", namespace], capture_output=True)
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RunError(f"setting up the links failed at `{' '.join(command)}`: {done.stderr.strip()}")
+
+
+class Loopback:
+    """No namespaces, no limit."""
+
+    def __init__(self, tp_size: int) -> None:
+        self.interfaces = ["lo"] * tp_size
+
+    def prefix(self, rank: int) -> list[str]:
+        """What stands before a rank's command line."""
+        return []
+
+    def set_link(self, link: str) -> None:
+        """Nothing to set: one speed only."""
+
+    def __enter__(self) -> "Loopback":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+
+class NamespaceLinks:
+    """A namespace a rank; `set_link` changes the speed of all links while ranks run."""
+
+    def __init__(self, tp_size: int) -> None:
+        self.tp_size = tp_size
+        self.base = f"{PREFIX}{os.getpid()}"
+        self.namespaces = [f"{self.base}r{rank}" for rank in range(tp_size)]
+        self.interfaces = [f"veth{rank}" for rank in range(tp_size)]
+
+    def __enter__(self) -> "NamespaceLinks":
+        remove_stale()
+        atexit.register(self.remove)
+        try:
+            self._make()
+        except BaseException:
+            self.remove()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.remove()
+        atexit.unregister(self.remove)
+
+    def remove(self) -> None:
+        """Delete the namespaces; the veths in them go with them."""
+        for name in _ours():
+            if name.startswith(f"{self.base}r") or name == f"{self.base}hub":
+                _delete(name)
+
+    def prefix(self, rank: int) -> list[str]:
+        return ["ip", "netns", "exec", self.namespaces[rank]]
+
+    def set_link(self, link: str) -> None:
+        """Limit what every rank sends; RunError where tc refuses."""
+        rate = bits_per_second(link)
+        if rate is None:
+            raise ValueError(f"{link} is no rate; loopback needs a launch of its own")
+        for namespace, interface in zip(self.namespaces, self.interfaces, strict=True):
+            _run(
+                *("tc", "-n", namespace, "qdisc", "replace", "dev", interface, "root", "tbf"),
+                *("rate", f"{rate:.0f}bit", "burst", str(BURST_BYTES), "limit", str(QUEUE_BYTES)),
+            )
+
+    def _make(self) -> None:
+        for namespace in self.namespaces:
+            _run("ip", "netns", "add", namespace)
+            _run("ip", "-n", namespace, "link", "set", "lo", "up")
+        if self.tp_size == 2:
+            first, second = self.namespaces
+            _run(
+                *("ip", "-n", first, "link", "add", "veth0", "mtu", str(MTU)),
+                *("type", "veth", "peer", "name", "veth1", "mtu", str(MTU), "netns", second),
+            )
+        else:
+            self._make_hub()
+        for rank, (namespace, interface) in enumerate(zip(self.namespaces, self.interfaces, strict=True)):
+            _run("ip", "-n", namespace, "addr", "add", f"10.213.0.{rank + 1}/24", "dev", interface)
+            _run("ip", "-n", namespace, "link", "set", interface, "up")
+
+    def _make_hub(self) -> None:
+        hub = f"{self.base}hub"
+        _run("ip", "netns", "add", hub)
+        _run("ip", "-n", hub, "link", "add", "hub", "mtu", str(MTU), "type", "bridge")
+        _run("ip", "-n", hub, "link", "set", "hub", "up")
+        for rank, (namespace, interface) in enumerate(zip(self.namespaces, self.interfaces, strict=True)):
+            port = f"port{rank}"
+            _run(
+                *("ip", "-n", namespace, "link", "add", interface, "mtu", str(MTU)),
+                *("type", "veth", "peer", "name", port, "mtu", str(MTU), "netns", hub),
+            )
+            _run("ip", "-n", hub, "link", "set", port, "master", "hub")
+            _run("ip", "-n", hub, "link", "set", port, "up")
+
+
+def make_links(links: list[str], tp_size: int) -> Loopback | NamespaceLinks:
+    """The links of one launch: loopback alone, or namespaces that all the given rates use one after the other."""
+    return Loopback(tp_size) if links == [LOOPBACK] else NamespaceLinks(tp_size)
+
+
+def launches(links: list[str]) -> list[list[str]]:
+    """Links grouped by what one launch of ranks can serve: all rates together, loopback by itself."""
+    shaped = [link for link in links if link != LOOPBACK]
+    return [group for group in (shaped, [link for link in links if link == LOOPBACK]) if group]

@@ -1,0 +1,88 @@
+"""How much memory ranks will take, before they start; how much one took, while it runs."""
+
+import ctypes
+from pathlib import Path
+
+import psutil
+import torch
+
+from pipeline.benchmark.grid import Cell, Models
+from pipeline.config import ModelConfig
+from pipeline.errors import MissingRequirementError
+from pipeline.models import Placement, count, local_shape
+
+PROCESS_BYTES = 350e6  # a rank before its first weight: interpreter, torch, threads
+SPARE = 0.95  # share of free memory that may be planned
+
+
+def weight_bytes(model: ModelConfig, placement: Placement, dtype: str) -> int:
+    return count.parameters(model, placement) * count.BYTES[dtype]
+
+
+def activation_bytes(model: ModelConfig, cell: Cell, placement: Placement, dtype: str) -> int:
+    """What one layer keeps alive at its widest, plus the streams and buffers around it (an estimate)."""
+    shape = local_shape(model, placement)
+    heads = shape.n_head * shape.head_dim
+    widest = shape.n_ways * (4 * heads + 2 * shape.ffn_dim + 6 * model.n_embd)
+    return cell.batch_size * (cell.context * widest + model.vocab_size) * count.BYTES[dtype]
+
+
+def cache_bytes(model: ModelConfig, cell: Cell, new_tokens: int, placement: Placement, dtype: str) -> int:
+    shape = local_shape(model, placement)
+    per_token = 2 * model.n_layer * shape.n_ways * shape.n_head * shape.head_dim
+    return cell.batch_size * (cell.context + new_tokens + 1) * per_token * count.BYTES[dtype]
+
+
+def rank_bytes(
+    models: Models, prefills: list[Cell], decodes: list[Cell], new_tokens: int, dtype: str, device: str
+) -> int:
+    """One rank's memory while it holds every architecture of `models`."""
+    placement = Placement(0, models.tp_size)
+    shapes = models.by_architecture.values()
+    weights = sum(weight_bytes(model, placement, dtype) for model in shapes)
+    activations = max(activation_bytes(m, cell, placement, dtype) for m in shapes for cell in [*prefills, *decodes])
+    caches = max((sum(cache_bytes(m, c, new_tokens, placement, dtype) for m in shapes) for c in decodes), default=0)
+    return int(weights + activations + caches + (0 if device == "cuda" else PROCESS_BYTES))
+
+
+def check_memory(needed_per_rank: int, models: Models, device: str) -> None:
+    """Raise MissingRequirementError where the ranks of one launch do not fit."""
+    if device == "cuda":
+        free = min(torch.cuda.mem_get_info(index)[0] for index in range(models.tp_size))
+        needed, where = needed_per_rank, "on the fullest GPU"
+    else:
+        free = psutil.virtual_memory().available
+        needed, where = needed_per_rank * models.tp_size, "on this machine"
+    if needed > SPARE * free:
+        raise MissingRequirementError(
+            f"benchmark.shapes size={models.size} at tp_size={models.tp_size} needs about {needed / 1e9:.1f} GB, "
+            f"{free / 1e9:.1f} GB are free {where}: leave the size out, time fewer architectures or shorter contexts, "
+            "or use a machine with more memory"
+        )
+
+
+def reset_peak(device: torch.device) -> int:
+    """Forget the highest memory use so far; returns what is in use now, in bytes."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # freed memory would hide what the next forward takes
+        Path("/proc/self/clear_refs").write_text("5")
+    except (AttributeError, OSError):
+        pass
+    return resident_bytes(device, peak=False)
+
+
+def resident_bytes(device: torch.device, peak: bool) -> int:
+    """Memory of this process in bytes: on the GPU, or resident (Linux); the highest since reset_peak with `peak`."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) if peak else torch.cuda.memory_allocated(device)
+    wanted = "VmHWM:" if peak else "VmRSS:"
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(wanted):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return psutil.Process().memory_info().rss

@@ -1,0 +1,240 @@
+"""The whole measurement: one launch of ranks per number of ranks and kind of link, then every cell of the grid."""
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.benchmark.grid import Cell, Models, cells, decode_cells
+from pipeline.benchmark.launcher import RankGroup, ended_in_order
+from pipeline.benchmark.links import check_privilege, launches, make_links
+from pipeline.benchmark.memory import check_memory, rank_bytes
+from pipeline.benchmark.protocol import Rules
+from pipeline.benchmark.spec import RankSpec
+from pipeline.config.benchmark import BenchmarkConfig
+from pipeline.config.execution import ClusterConfig
+from pipeline.config.link import LOOPBACK, LinkConfig, bits_per_second
+from pipeline.errors import MissingRequirementError
+
+LINK_PROBE_S = 0.2  # seconds that the probe of a link's speed fills
+RANKS_PER_CORE = 16  # beyond this, ranks on CPU time nothing but the scheduler
+INSTRUMENTED = 5  # forwards with a stopwatch at every part
+DECODE_ROUNDS = 3
+SEED = 1337
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What each rank of a launch may use."""
+
+    device: str
+    threads: int
+    cores: list[list[int]]
+    oversubscribed: bool
+
+
+@dataclass
+class Measured:
+    """One cell: every architecture of one size at one prompt, number of ranks and link."""
+
+    models: Models
+    cell: Cell
+    link: str
+    link_bits_per_s: float
+    resources: Resources
+    result: dict[str, Any]
+    instrumented: list[dict[str, Any]] = field(default_factory=list)  # by rank
+
+
+@dataclass
+class Decoded:
+    """Milliseconds per step by architecture and round."""
+
+    models: Models
+    cell: Cell
+    link: str
+    resources: Resources
+    rounds: dict[str, list[list[float]]]
+
+
+def rules_of(benchmark: BenchmarkConfig) -> Rules:
+    return Rules(
+        benchmark.warmup_min,
+        benchmark.warmup_max,
+        benchmark.repeats_min,
+        benchmark.repeats_max,
+        benchmark.interval_width,
+        benchmark.time_limit_s,
+    )
+
+
+def resources(cluster: ClusterConfig, tp_size: int) -> Resources:
+    """Threads and cores of each rank: all cores shared evenly, one thread at least."""
+    usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    threads = cluster.threads_per_rank or max(1, len(usable) // tp_size)
+    enough = threads * tp_size <= len(usable)
+    cores = []
+    if cluster.pin_cores and enough and hasattr(os, "sched_setaffinity"):
+        cores = [usable[rank * threads : (rank + 1) * threads] for rank in range(tp_size)]
+    return Resources(cluster.device, threads, cores, cluster.device == "cpu" and not enough)
+
+
+def check(
+    benchmark: BenchmarkConfig, link: LinkConfig, cluster: ClusterConfig, grid: Mapping[int, list[Models]]
+) -> None:
+    """Everything that would fail later: privilege, devices, memory. Raises MissingRequirementError."""
+    check_privilege(link.links)
+    for tp_size, sizes in grid.items():
+        _check_ranks(tp_size, cluster)
+        if cluster.device == "cuda" and link.links != [LOOPBACK]:
+            raise MissingRequirementError(
+                f"link.links={link.links}: GPUs talk over their own links; shaped links are for cluster=local_cpu"
+            )
+        for models in sizes:
+            needed = rank_bytes(
+                models,
+                cells(benchmark),
+                decode_cells(benchmark),
+                benchmark.decode_tokens,
+                benchmark.dtype,
+                cluster.device,
+            )
+            check_memory(needed, models, cluster.device)
+
+
+def _check_ranks(tp_size: int, cluster: ClusterConfig) -> None:
+    if cluster.device == "cuda":
+        import torch
+
+        if torch.cuda.device_count() < tp_size:
+            raise MissingRequirementError(
+                f"benchmark.tp_sizes={tp_size}: {tp_size} CUDA GPUs are needed, {torch.cuda.device_count()} are here; "
+                "run on a node that has them, lower benchmark.tp_sizes, or time one rank's share with "
+                "benchmark=ttft_one_rank"
+            )
+        return
+    cores = os.cpu_count() or 1
+    if tp_size > RANKS_PER_CORE * cores:
+        raise MissingRequirementError(
+            f"benchmark.tp_sizes={tp_size}: {cores} cores can host at most {RANKS_PER_CORE * cores} ranks"
+        )
+
+
+def measure_grid(
+    benchmark: BenchmarkConfig,
+    link: LinkConfig,
+    cluster: ClusterConfig,
+    grid: Mapping[int, list[Models]],
+    folders: Mapping[str, Path],
+    progress: Progress,
+) -> tuple[list[Measured], list[Decoded]]:
+    """Time the grid; `folders` holds trained models by name, random weights where there is none.
+
+    Raises RunError where a rank dies or hangs; nothing is left running then, nor any namespace.
+    """
+    measured: list[Measured] = []
+    decoded: list[Decoded] = []
+    with ended_in_order(), tempfile.TemporaryDirectory(prefix="ttft-") as scratch:
+        for tp_size, sizes in grid.items():
+            for index, group in enumerate(launches(link.links)):
+                launch = _Launch(benchmark, cluster, tp_size, sizes, group, folders, progress)
+                launch.run(Path(scratch, f"store-{tp_size}-{index}"), measured, decoded)
+    return measured, decoded
+
+
+@dataclass(frozen=True)
+class _Launch:
+    """One set of rank processes and all they are asked."""
+
+    benchmark: BenchmarkConfig
+    cluster: ClusterConfig
+    tp_size: int
+    sizes: list[Models]
+    links: list[str]
+    folders: Mapping[str, Path]
+    progress: Progress
+
+    def run(self, store: Path, measured: list[Measured], decoded: list[Decoded]) -> None:
+        shares = resources(self.cluster, self.tp_size)
+        timeout = self.benchmark.rank_timeout_s
+        with make_links(self.links, self.tp_size) as joined:
+            spec = RankSpec(
+                tp_size=self.tp_size,
+                store=str(store),
+                device=shares.device,
+                dtype=self.benchmark.dtype,
+                threads=shares.threads,
+                cores=shares.cores,
+                transport=self.benchmark.transport,
+                interfaces=joined.interfaces,
+                timeout_s=timeout + 60,  # the launcher notices first, and says who
+                seed=SEED,
+                cuda_graph=self.benchmark.cuda_graph,
+            )
+            self.progress(f"starting {self.tp_size} ranks ({', '.join(self.links)})")
+            with RankGroup(spec, joined, timeout) as ranks:
+                for models in self.sizes:
+                    self._load(ranks, models)
+                    for link in self.links:
+                        joined.set_link(link)
+                        speed = self._probe(ranks, link)
+                        measured.extend(
+                            self._measure(ranks, models, cell, link, speed, shares) for cell in cells(self.benchmark)
+                        )
+                        decoded.extend(
+                            self._decode(ranks, models, cell, link, shares) for cell in decode_cells(self.benchmark)
+                        )
+
+    def _load(self, ranks: RankGroup, models: Models) -> None:
+        raw = {name: model.model_dump(mode="json") for name, model in models.by_architecture.items()}
+        folders = {
+            architecture: str(self.folders[model.name])
+            for architecture, model in models.by_architecture.items()
+            if model.name in self.folders
+        }
+        ranks.command("load", models=raw, folders=folders)
+
+    def _probe(self, ranks: RankGroup, link: str) -> float:
+        """Bits per second that the link carries right now."""
+        if self.tp_size == 1:
+            return 0.0
+        rate = bits_per_second(link) or 1e9
+        payload = int(min(64e6, max(1e6, rate * LINK_PROBE_S / 8))) // 4 * 4
+        return float(ranks.command("link", payload_bytes=payload, repeats=2)[0])
+
+    def _measure(
+        self, ranks: RankGroup, models: Models, cell: Cell, link: str, speed: float, shares: Resources
+    ) -> Measured:
+        where = {"context": cell.context, "batch_size": cell.batch_size}
+        answers = ranks.command("measure", **where, rules=asdict(rules_of(self.benchmark)))
+        details = [answer["details"] for answer in answers]
+        result = answers[0] | {"details": {name: _over_ranks([one[name] for one in details]) for name in details[0]}}
+        measured = Measured(models, cell, link, speed, shares, result)
+        if self.benchmark.breakdown or self.benchmark.trace:
+            measured.instrumented = ranks.command("instrument", **where, repeats=INSTRUMENTED)
+        rounds = len(next(iter(result["samples_ms"].values())))
+        self.progress(
+            f"{models.size} T={cell.context} B={cell.batch_size} TP {self.tp_size} {link}: "
+            f"{rounds} rounds in {result['seconds']:.0f} s"
+        )
+        return measured
+
+    def _decode(self, ranks: RankGroup, models: Models, cell: Cell, link: str, shares: Resources) -> Decoded:
+        rounds = ranks.command(
+            "decode",
+            context=cell.context,
+            batch_size=cell.batch_size,
+            new_tokens=self.benchmark.decode_tokens,
+            repeats=DECODE_ROUNDS,
+        )[0]
+        self.progress(f"{models.size} T={cell.context} B={cell.batch_size} TP {self.tp_size} {link}: decoded")
+        return Decoded(models, cell, link, shares, rounds)
+
+
+def _over_ranks(details: list[dict[str, Any]]) -> dict[str, Any]:
+    """One forward's facts over all ranks: the most memory any rank took; the rest is the same everywhere."""
+    return details[0] | {"peak_memory_bytes": max(one["peak_memory_bytes"] for one in details)}

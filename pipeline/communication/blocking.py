@@ -1,0 +1,17 @@
+"""The same collectives with nothing to hide them: each is awaited where it starts."""
+
+from torch import Tensor
+
+from pipeline.communication.communicator import Communicator
+from pipeline.communication.local import Done
+
+
+class BlockingCommunicator:
+    """Another communicator made to wait at once: what an architecture would cost without its overlap."""
+
+    def __init__(self, inner: Communicator) -> None:
+        self.inner = inner
+        self.world_size = inner.world_size
+
+    def start(self, x: Tensor) -> Done:
+        return Done(self.inner.start(x).wait())

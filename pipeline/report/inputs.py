@@ -43,7 +43,7 @@ def read_inputs(results: Path, engines: Path, scale: str, order: list[str]) -> I
     inputs = Inputs(scale)
     folder = results / scale
     found = {path.name for path in folder.iterdir() if path.is_dir()} if folder.is_dir() else set()
-    for model in [*(name for name in order if name in found), *sorted(found - set(order))]:
+    for model in [*(name for name in order if name in found), *sorted(found - set(order), key=_baseline_first)]:
         _read_model(inputs, folder / model)
     for path in sorted(folder.glob("*.json")):
         body = _read(inputs, path)
@@ -64,6 +64,11 @@ def read_inputs(results: Path, engines: Path, scale: str, order: list[str]) -> I
             + ("".join(f"\n  - {fault}" for fault in inputs.faults) if inputs.faults else "")
         )
     return inputs
+
+
+def _baseline_first(name: str) -> tuple[bool, str]:
+    """Where no experiment gives an order: standard models, then by name."""
+    return "standard" not in name, name
 
 
 def _read_model(inputs: Inputs, folder: Path) -> None:

@@ -36,7 +36,7 @@ def training_curves(inputs: Inputs, demo: str) -> Figure | None:
             axes.axhline(unigram, color="#d55e00", linestyle=":", linewidth=1, label="unigram model")
         axes.set_xlabel("optimizer step")
         axes.set_ylabel("loss (nats per token)")
-        axes.legend(ncols=2, fontsize=8)
+        drawing.legend(loc="outside upper center", ncols=4, fontsize=8)
         caption = "Lines: training loss of the batch; points: validation loss."
         return finish(drawing, "training_curves", "Training curves", caption, "measured", demo)
 
@@ -68,8 +68,8 @@ def perplexity_bars(table: Table) -> Figure | None:
 
 def superglue_bars(table: Table, chance: dict[str, float]) -> Figure | None:
     """Scores by task with their errors, and the score of guessing where the results give one."""
-    tasks = [task for task in (*TASKS, "mean") if any(row.get(task) is not None for row in table.rows)]
     measured = [row for row in table.rows if row["kind"] == "measured"]
+    tasks = [task for task in (*TASKS, "mean") if any(row.get(task) is not None for row in measured)]
     names = {row.get("published_row") for row in measured}
     quoted = [row for row in table.rows if row["kind"] == "quoted" and row["model"] in names]
     rows: list[Row] = [*measured, *quoted]
@@ -101,7 +101,7 @@ def superglue_bars(table: Table, chance: dict[str, float]) -> Figure | None:
         axes.set_xticks(range(len(tasks)), [TASKS.get(task, task) for task in tasks])
         axes.set_ylabel("score (%)")
         axes.set_ylim(0, 100)
-        axes.legend(fontsize=7, ncols=3)
+        drawing.legend(loc="outside upper center", ncols=4, fontsize=8)
         caption = "Bars on top are two standard errors" + ("; dotted lines are guessing." if chance else ".")
         kind = "measured, quoted" if quoted else "measured"
         return finish(drawing, table.name, table.title, caption, kind, table.demo)

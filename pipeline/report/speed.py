@@ -23,7 +23,7 @@ def ttft_table(inputs: Inputs, name: str, demo: str) -> Table | None:
     """Every row of one benchmark, as its ranks measured it."""
     body = inputs.ttft[name]
     rows = [
-        {"kind": "measured", "scale": inputs.scale, **_plain(row), "status": row.get("status") or body.get("status")}
+        {"kind": "measured", "scale": inputs.scale, **_plain(row), "status": body.get("verified")}
         for row in body.get("rows", [])
     ]
     if not rows:
@@ -40,22 +40,29 @@ def ttft_table(inputs: Inputs, name: str, demo: str) -> Table | None:
         Column("ttft_ms_high", "to", "ms", "number", 2),
         Column("ttft_ms_p95", "p95", "ms", "number", 2),
         Column("speedup", "Speedup", "", "signed_percent", 1),
+        Column("speedup_low", "95% from", "", "signed_percent", 1),
+        Column("speedup_high", "to", "", "signed_percent", 1),
         Column("compute_ms", "Compute", "ms", "number", 2),
         Column("exposed_communication_ms", "Exposed communication", "ms", "number", 2),
         Column("hideable_ms", "Hideable", "ms", "number", 2),
         Column("share_hidden", "Hidden", "", "percent", 0),
+        Column("own_share_hidden", "Hidden of its own", "", "percent", 0),
         Column("collectives", "All-reduces", format="integer"),
         Column("bytes", "Reduced", "bytes", "integer"),
+        Column("peak_memory_bytes", "Peak memory", "bytes", "integer"),
         Column("repeats", "Repeats", format="integer"),
-        Column("oversubscribed", "Ranks outnumber cores", format="yes_no"),
+        Column("oversubscribed", "Ranks exceed cores", format="yes_no"),
         Column("engine", "Engine"),
         Column("mode", "Mode"),
-        Column("status", "Status"),
+        Column("device", "Device"),
+        Column("dtype", "Type"),
+        Column("transport", "Transport"),
+        Column("comparability", "To be known"),
     ]
     notes = [
         "Prompt to first token, the slowest rank's time. Speedup is t_standard / t − 1 in the same size, context, "
-        "ranks and link. Hidden is (t_standard − t) / (t_standard − t_bound); the bound is the standard model without its "
-        "all-reduces, whose output is wrong.",
+        "ranks and link. Hidden is (t_standard − t) / (t_standard − t_bound); the bound is the standard model without "
+        "its all-reduces, whose output is wrong.",
     ]
     if any(row.get("oversubscribed") for row in rows):
         notes.append(
@@ -73,13 +80,39 @@ def _ttft_verdict(rows: list[Row]) -> str:
     sentences = []
     for architecture in ("kraken", "parallel", "ladder", "desync"):
         chosen = [row for row in rows if row.get("architecture") == architecture and row.get("speedup") is not None]
+        fair = [row for row in chosen if not row.get("oversubscribed")]
         if chosen:
-            speedups = [row["speedup"] for row in chosen]
+            speedups = [row["speedup"] for row in fair or chosen]
             sentences.append(
-                f"{architecture}: {geomean(speedups):+.1%} over standard (geometric mean of {len(chosen)} rows, "
-                f"{min(speedups):+.1%} to {max(speedups):+.1%})."
+                f"{architecture}: {geomean(speedups):+.1%} over standard (geometric mean of {len(speedups)} rows"
+                f"{'' if fair else ' whose ranks exceed the cores'}, {min(speedups):+.1%} to {max(speedups):+.1%})."
             )
     return " ".join(sentences)
+
+
+def decode_table(inputs: Inputs, name: str, demo: str) -> Table | None:
+    """Time per output token after the first, where the benchmark timed it."""
+    rows = [
+        {"scale": inputs.scale, **_plain(row), "kind": "measured"} for row in inputs.ttft[name].get("decode_rows") or []
+    ]
+    if not rows:
+        return None
+    columns = [
+        Column("size", "Size"),
+        Column("context", "Context", "tokens", "integer"),
+        Column("batch_size", "Batch", format="integer"),
+        Column("tp_size", "Ranks", format="integer"),
+        Column("link", "Link"),
+        Column("architecture", "Architecture"),
+        Column("new_tokens", "New tokens", format="integer"),
+        Column("ms_per_token_median", "Per token", "ms", "number", 2),
+        Column("ms_per_token_low", "95% from", "ms", "number", 2),
+        Column("ms_per_token_high", "to", "ms", "number", 2),
+        Column("tokens_per_s", "Speed", "tokens/s", "number", 1),
+        Column("speedup", "Speedup", "", "signed_percent", 1),
+        Column("oversubscribed", "Ranks exceed cores", format="yes_no"),
+    ]
+    return Table(f"decode_{name}", f"Time per output token, {name}", columns, rows, demo=demo)
 
 
 def paper_table(inputs: Inputs, tp_size: int, reference: ReferenceConfig, demo: str) -> Table | None:

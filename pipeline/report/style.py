@@ -29,6 +29,7 @@ PARTS = {
     "elementwise": "#cc79a7",
     "lm_head": "#e69f00",
     "all_reduce": "#d55e00",
+    "other": "#bbbbbb",
 }
 OTHER = ("#d55e00", "#f0e442", "#882255", "#44aa99", "#aa4499", "#117733")
 HATCH = "////"  # marks what was not measured
@@ -41,7 +42,8 @@ SETTINGS = {
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.alpha": 0.25,
+    "grid.alpha": 0.2,
+    "grid.linewidth": 0.5,
     "legend.frameon": False,
     "axes.titlesize": 9,
     "hatch.linewidth": 0.6,

@@ -1,7 +1,7 @@
 """A table of the report: what its columns mean, and rows that each say where they come from."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Row = dict[str, Any]
@@ -10,7 +10,7 @@ KINDS = {
     "measured": "measured here",
     "projected": "projected by a model of the hardware",
     "quoted": "quoted from the publication",
-    "counted": "follows from the shape alone",
+    "counted": "follows from shape or data alone",
 }
 Format = Literal["text", "integer", "number", "percent", "signed", "signed_percent", "yes_no"]
 
@@ -31,7 +31,8 @@ class Column:
         value = row.get(self.key)
         if value is None:
             return "–"
-        written = self._written(value)
+        digits = min(self.digits, _decimals(value)) if row.get("kind") == "quoted" else self.digits
+        written = replace(self, digits=digits)._written(value)
         error = row.get(self.error_key) if self.error_key else None
         return written if error is None else f"{written} ± {self._written(error, sign=False)}"
 
@@ -55,6 +56,11 @@ class Column:
         return self.format not in ("text", "yes_no")
 
 
+def _decimals(value: Any) -> int:
+    """Decimals that a published number was given with: none are added."""
+    return len(repr(value).partition(".")[2]) if isinstance(value, float) else 0
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows under columns. Every row has a `kind`; `verdict` says in words what they show."""
@@ -71,6 +77,10 @@ class Table:
         without = [row for row in self.rows if row.get("kind") not in KINDS]
         if without:
             raise ValueError(f"table {self.name}: rows without a kind: {without[:2]}")
+
+    @property
+    def has_measured(self) -> bool:
+        return any(row["kind"] == "measured" for row in self.rows)
 
     @property
     def used_columns(self) -> list[Column]:

@@ -4,86 +4,94 @@ from typing import Any
 
 import matplotlib
 
+from pipeline.report.breakdown import Cell, breakdowns, timelines
 from pipeline.report.inputs import Body
-from pipeline.report.speed_figures import cells_of
+from pipeline.report.speed_figures import label
 from pipeline.report.style import INK, PARTS, SETTINGS, Figure, canvas, colour, finish, readable
-from pipeline.report.table import Row
+
+MOST_CELLS = 4
+LANES = 2.6  # height of one architecture's two lanes and the gap below
 
 
 def breakdown_bars(name: str, body: Body, kind: str, demo: str) -> Figure | None:
-    """Where the time goes by operator: the paper's Figures 6 and 7."""
-    key = "breakdown_ms" if any(row.get("breakdown_ms") for row in body.get("rows", [])) else "breakdown"
-    cells = cells_of([row for row in body.get("rows", []) if isinstance(row.get(key), dict)], key)
+    """Where the time goes by kind of operator, for a few cells spread over the grid."""
+    cells = breakdowns(body)
     if not cells:
         return None
-    chosen = _spread(cells)
-    bars = [(place, architecture, chosen[place][architecture]) for place in chosen for architecture in chosen[place]]
-    parts = [part for part in PARTS if any(row[key].get(part) for _, _, row in bars)]
-    parts += sorted({part for _, _, row in bars for part in row[key]} - set(PARTS))
+    chosen = list(cells)[:: max(1, (len(cells) + MOST_CELLS - 1) // MOST_CELLS)]
+    bars = [(cell, architecture, parts) for cell in chosen for architecture, parts in cells[cell].items()]
+    names = [part for part in PARTS if any(parts.get(part) for _, _, parts in bars)]
+    names += sorted({part for _, _, parts in bars for part in parts} - set(PARTS))
     with matplotlib.rc_context(SETTINGS):
-        drawing = canvas(width=8.4, height=1.3 + 0.22 * len(bars) + 0.1 * len(chosen))
+        drawing = canvas(width=8.4, height=1.3 + 0.22 * len(bars) + 0.12 * len(chosen))
         axes = drawing.add_subplot()
-        position, ticks = 0.0, []
-        before = None
-        for place, architecture, row in bars:
-            position += 1.6 if before not in (None, place) else 1.0
-            before = place
+        at, ticks = 0.0, []
+        before: Cell | None = None
+        for cell, architecture, parts in bars:
+            at += 1.0 if before in (None, cell) else 1.6
+            before = cell
             left = 0.0
-            for index, part in enumerate(parts):
-                value = row[key].get(part) or 0.0
-                axes.barh(position, value, left=left, color=PARTS.get(part, colour(None, index)), height=0.85)
+            for index, part in enumerate(names):
+                value = parts.get(part) or 0.0
+                axes.barh(at, value, left=left, color=PARTS.get(part, colour(None, index)), height=0.85)
                 left += value
-            size, context, tp_size, _ = place
-            ticks.append((position, f"{size} @ {context}, TP {tp_size}  {readable(architecture)}"))
-        for index, part in enumerate(parts):
+            ticks.append((at, f"{_where(cell)}  {readable(architecture)}"))
+        for index, part in enumerate(names):
             axes.barh(0, 0, color=PARTS.get(part, colour(None, index)), label=readable(part))
-        axes.set_yticks([at for at, _ in ticks], [label for _, label in ticks], fontsize=7)
-        axes.set_ylim(position + 0.7, 0.3)
+        axes.set_yticks([tick for tick, _ in ticks], [text for _, text in ticks], fontsize=7)
+        axes.set_ylim(at + 0.7, 0.3)
         axes.set_xlabel(f"time, {kind} (ms)")
         axes.grid(axis="y", visible=False)
         drawing.legend(loc="outside upper center", ncols=4, fontsize=8)
-        caption = "All reduce is the exposed part alone. Counterpart of the paper's Figures 6 and 7."
-        return finish(drawing, f"breakdown_{name}", f"Where the time goes: {name}", caption, kind, demo)
+        caption = "All-reduce is the part that nothing hides. Counterpart of the paper's Figures 6 and 7."
+        title = f"Where the time goes, {label(name, body, kind)}"
+        return finish(drawing, f"breakdown_{name}", title, caption, kind, demo)
 
 
-def _spread(cells: dict[tuple[Any, ...], dict[str, Row]]) -> dict[tuple[Any, ...], dict[str, Row]]:
-    """At most four cells, spread over the grid."""
-    places = list(cells)
-    step = max(1, (len(places) + 3) // 4)
-    return {place: cells[place] for place in places[::step]}
+def _where(cell: Cell) -> str:
+    size, context, tp_size, link = cell
+    return f"{size} @ {context}, TP {tp_size}" + (f", {link}" if link else "")
 
 
-def timeline(name: str, drawings: list[Body], kind: str, demo: str) -> Figure | None:
-    """Two lanes per architecture, compute above communication: the paper's Figure 3."""
-    drawings = [drawing for drawing in drawings if drawing.get("spans")]
+def timeline(name: str, body: Body, kind: str, demo: str) -> Figure | None:
+    """Two lanes per architecture, compute above communication."""
+    drawings = [drawing for drawing in timelines(body) if drawing.get("spans")]
     if not drawings:
         return None
     with matplotlib.rc_context(SETTINGS):
-        canvas_ = canvas(width=8.4, height=1.1 + 0.75 * len(drawings))
-        axes = canvas_.add_subplot()
-        for index, drawing in enumerate(drawings):
-            start = min(span["start_ms"] for span in drawing["spans"])
-            for span in drawing["spans"]:
-                is_compute = span["stream"] == "compute"
-                category = span.get("category") or ("gemm" if is_compute else "all_reduce")
-                shade = PARTS.get(category, colour(None, 0)) if is_compute else PARTS["all_reduce"]
-                length = span["end_ms"] - span["start_ms"]
-                at = index * 2.6 + (0 if is_compute else 0.95)
-                axes.barh(
-                    at, length, left=span["start_ms"] - start, height=0.85, color=shade, edgecolor=INK, linewidth=0.2
-                )
-        axes.set_yticks(
-            [index * 2.6 + 0.45 for index in range(len(drawings))], [readable(d["architecture"]) for d in drawings]
-        )
-        axes.set_ylim(len(drawings) * 2.6 - 1, -0.7)
+        drawing = canvas(width=8.4, height=1.1 + 0.75 * len(drawings))
+        axes = drawing.add_subplot()
+        for index, one in enumerate(drawings):
+            _lanes(axes, index * LANES, one["spans"])
+        places = [index * LANES + 0.45 for index in range(len(drawings))]
+        axes.set_yticks(places, [readable(one["architecture"]) for one in drawings])
+        axes.set_ylim(len(drawings) * LANES - 1, -0.7)
         axes.set_xlabel(f"time, {kind} (ms)")
-        used = {span.get("category") for drawing in drawings for span in drawing["spans"]}
+        axes.grid(axis="y", visible=False)
+        used = {span["category"] for one in drawings for span in one["spans"]}
         for part in PARTS:
             if part in used:
                 axes.barh(0, 0, color=PARTS[part], label=readable(part))
-        canvas_.legend(loc="outside upper center", ncols=4, fontsize=8)
+        drawing.legend(loc="outside upper center", ncols=7, fontsize=8)
         first = drawings[0]
-        layers = f"first {first['layers']} layers" if first.get("layers") else "one forward"
-        where = f"{first.get('size')} @ {first.get('context')} tokens, TP {first.get('tp_size')}, {layers}"
-        caption = f"{where}; upper lane: compute, lower lane: communication. Counterpart of the paper's Figure 3."
-        return finish(canvas_, f"timeline_{name}", f"What runs when: {name}", caption, kind, demo)
+        extent = f"first {first['layers']} layers" if first.get("layers") else "one forward of rank 0"
+        where = _where(tuple(first.get(key) for key in ("size", "context", "tp_size", "link")))
+        caption = f"{where}, {extent}; upper lane: compute, lower lane: communication. "
+        caption += "Counterpart of the paper's Figure 3."
+        title = f"What runs when, {label(name, body, kind)}"
+        return finish(drawing, f"timeline_{name}", title, caption, kind, demo)
+
+
+def _lanes(axes: Any, top: float, spans: list[dict[str, Any]]) -> None:
+    start = min(span["start_ms"] for span in spans)
+    for stream, at in (("compute", top), ("communication", top + 0.95)):
+        chosen = [span for span in spans if span["stream"] == stream]
+        axes.barh(
+            [at] * len(chosen),
+            [span["end_ms"] - span["start_ms"] for span in chosen],
+            left=[span["start_ms"] - start for span in chosen],
+            height=0.85,
+            color=[PARTS.get(span["category"], colour(None, 0)) for span in chosen],
+            edgecolor=INK,
+            linewidth=0.15,
+        )

@@ -17,46 +17,45 @@ from stages.entry import launch
 
 
 def run(config: Config, log: StageRun) -> None:
-    from pipeline.evaluation.source import find_source
     from pipeline.files import check_writable
 
     stage = BY_NAME["evaluate_superglue"]
     path = stage.result(config)
     check_writable(path.parent)
-    source = find_source(config)
-    # importing the harness takes seconds: what is missing is said before
-    body = _superglue(config, source) if _is_superglue(config) else _named(config, source)
+    body = _named(config) if _is_named(config) else _superglue(config)
     provenance.write_result(path, body, stage.fingerprint(config))
     log.log_metrics(_metrics(body))
     log.log_artifact(path)
     print(f"written  {path}")
 
 
-def _is_superglue(config: Config) -> bool:
+def _is_named(config: Config) -> bool:
     from pipeline.evaluation.superglue_tasks import TASK_BY_NAME
 
-    return all(name in TASK_BY_NAME for name in config.evaluation.tasks) and config.evaluation.name != "lm_eval"
+    return config.evaluation.name == "lm_eval" or any(name not in TASK_BY_NAME for name in config.evaluation.tasks)
 
 
-def _superglue(config: Config, source: Any) -> dict[str, Any]:
-    from pipeline.evaluation import superglue_data
-    from pipeline.evaluation.superglue_report import complete, wanted_tasks
+def _superglue(config: Config) -> dict[str, Any]:
+    from pipeline.evaluation.superglue_data import overall
+    from pipeline.evaluation.superglue_report import complete, find_inputs
     from pipeline.evaluation.task_table import superglue_table
 
-    data = superglue_data.load(wanted_tasks(config), config.evaluation.data_dir, config.evaluation.n_shot)
+    source, data = find_inputs(config)  # importing the harness takes seconds: what is missing is said before
     from pipeline.evaluation.task_run import score_superglue
 
     records, cost = score_superglue(config, source, data)
-    body = complete(config, source, records, superglue_data.overall(data), cost)
+    body = complete(config, source, records, overall(data), cost)
     print(superglue_table(body))
     return body
 
 
-def _named(config: Config, source: Any) -> dict[str, Any]:
+def _named(config: Config) -> dict[str, Any]:
     from pipeline.errors import ConfigError
+    from pipeline.evaluation.source import find_source
 
     if not config.evaluation.tasks:
         raise ConfigError("tasks=[]: evaluation=lm_eval needs tasks, as 'tasks=[lambada_openai,hellaswag]'")
+    source = find_source(config)
     from pipeline.evaluation.superglue_report import named_body
     from pipeline.evaluation.task_run import score_named
     from pipeline.evaluation.task_table import tasks_table

@@ -3,12 +3,15 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from pipeline.data import TokenSplit
+from pipeline import files
+from pipeline.data import TokenData, TokenSplit
 from pipeline.errors import DataError
 from pipeline.models import Transformer
 
@@ -32,6 +35,35 @@ class Perplexity:
     def standard_error_perplexity(self) -> float:
         """By the delta method: the slope of exp is the perplexity itself."""
         return self.perplexity * self.standard_error_nats
+
+
+def to_json(found: Perplexity, manifest: dict[str, Any], protocol: str) -> dict[str, Any]:
+    """The measured part of perplexity.json. Bits per byte only for the whole split, whose bytes the manifest counts."""
+    text_bytes = manifest["splits"]["val"].get("text_bytes") if protocol == "full" else None
+    single = math.isnan(found.standard_error_nats)
+    return {
+        "loss_nats": found.loss_nats,
+        "standard_error_nats": None if single else found.standard_error_nats,
+        "perplexity": found.perplexity,
+        "standard_error_perplexity": None if single else found.standard_error_perplexity,
+        "bits_per_byte": found.loss_nats * found.tokens / math.log(2) / text_bytes if text_bytes else None,
+        "tokens": found.tokens,
+        "windows": found.windows,
+        "unigram_loss_nats": manifest.get("unigram_loss_nats"),
+    }
+
+
+def check_tokenizer(trained: Path, data: TokenData) -> None:
+    """The tokens must be the model's own; raises DataError where another tokenizer made them.
+
+    A model folder without a tokenizer passes: nothing says otherwise.
+    """
+    own = trained / "tokenizer.json"
+    if own.is_file() and files.sha256_of(own) != data.manifest["tokenizer"]["sha256"]:
+        raise DataError(
+            f"{data.folder} was tokenised with another tokenizer than the model in {trained}; "
+            "prepare the data again or name the data that the model was trained on"
+        )
 
 
 def full_windows(split: TokenSplit, block_size: int) -> Iterator[np.ndarray]:

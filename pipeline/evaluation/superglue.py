@@ -133,14 +133,11 @@ class HarnessTask:
     name: str
     task: Any
     data: TaskData | None = None
+    limit: int | None = None
 
     @property
     def version(self) -> str:
         return str(self.task.VERSION)
-
-    @property
-    def is_built(self) -> bool:
-        return bool(self.task._instances)
 
     @property
     def requests(self) -> int:
@@ -150,18 +147,22 @@ class HarnessTask:
         """Prompts of every question. Worked examples are drawn in order: built twice, they would differ."""
         self.task.set_config(key="num_fewshot", value=n_shot)
         self.task.set_fewshot_seed(seed=seed)
+        self.limit = limit or None
         with quiet_bars():
-            self.task.build_all_requests(limit=limit or None, rank=0, world_size=1)
+            self.task.build_all_requests(limit=self.limit, rank=0, world_size=1)
 
     def texts(self) -> Iterator[str]:
         """Everything that must be representable as tokens; a text may come more than once."""
         for instance in self.task.instances:
             yield from (part for part in instance.args if isinstance(part, str))
 
-    def score(self, model: HarnessModel) -> dict[str, Any]:
+    def score(self, model: HarnessModel, bootstrap_iters: int) -> dict[str, Any]:
         """Run it: the harness' metrics, {"metric": (value, standard error or None)}, and every sample."""
         self.task.build_all_requests = lambda **_: None  # they are built
-        result = lm_eval.evaluate(model, {"tasks": {self.name: self.task}}, bootstrap_iters=200)
+        with quiet_harness(), quiet_bars():
+            result = lm_eval.evaluate(
+                model, {"tasks": {self.name: self.task}}, limit=self.limit, bootstrap_iters=bootstrap_iters
+            )
         return {"metrics": _metrics(result["results"][self.name]), "samples": result["samples"][self.name]}
 
     def chance_of(self, sample: dict[str, Any], metric: str) -> float:

@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Config
-from pipeline.evaluation.source import ModelSource
-from pipeline.evaluation.superglue_data import MEANING, Label
-from pipeline.evaluation.superglue_tasks import TASKS, SuperGlueTask
+from pipeline.errors import PipelineError
+from pipeline.evaluation import superglue_data
+from pipeline.evaluation.source import ModelSource, find_source
+from pipeline.evaluation.superglue_data import MEANING, Label, TaskData
+from pipeline.evaluation.superglue_tasks import TASKS
 from pipeline.evaluation.task_results import (
     TaskRecord,
     against_published,
@@ -19,10 +21,23 @@ from pipeline.evaluation.task_results import (
 PUBLISHED_SHOTS = 3
 
 
-def wanted_tasks(config: Config) -> list[SuperGlueTask]:
-    """The SuperGLUE tasks that evaluation.tasks names, all eight where it names none."""
+def find_inputs(config: Config) -> tuple[ModelSource, list[TaskData]]:
+    """The model and the examples, checked. Raises one PipelineError that names everything missing of both."""
     wanted = config.evaluation.tasks or [task.name for task in TASKS]
-    return [task for task in TASKS if task.name in wanted]
+    tasks = [task for task in TASKS if task.name in wanted]
+    errors: list[PipelineError] = []
+    source, data = None, None
+    try:
+        source = find_source(config)
+    except PipelineError as error:
+        errors.append(error)
+    try:
+        data = superglue_data.load(tasks, config.evaluation.data_dir, config.evaluation.n_shot)
+    except PipelineError as error:
+        errors.append(error)
+    if source is None or data is None:
+        raise type(errors[0])("\n".join(str(error) for error in errors))
+    return source, data
 
 
 def complete(

@@ -1,5 +1,6 @@
 """Scoring a model on tasks, task by task: what is kept is not scored again, and one bar covers all requests."""
 
+import dataclasses
 import hashlib
 import sys
 import time
@@ -28,6 +29,8 @@ from pipeline.evaluation.superglue_data import TaskData
 from pipeline.evaluation.task_cache import TaskCache
 from pipeline.evaluation.task_results import TaskRecord
 
+LEAST_CLUSTERS = 20
+
 
 def open_cache(config: Config, source: ModelSource) -> TaskCache:
     """Where scored tasks are kept between interruptions."""
@@ -55,7 +58,7 @@ def score_superglue(
     for task, found, seconds in _score_each(config, source, todo):
         record = _record(task, found)
         if config.evaluation.limit and record.label == "full":
-            record = TaskRecord(**{**record.__dict__, "label": "partial"})
+            record = dataclasses.replace(record, label="partial")
         bodies[task.name] = record.to_json()
         cache.put(task.name, record.to_json(), **keys[task.name])
         cost["seconds"] += seconds
@@ -107,7 +110,7 @@ def _score_each(config: Config, source: ModelSource, tasks: Sequence[HarnessTask
             bar.set_postfix_str(task.name)
             truncated = scorer.counts.truncated
             started = time.perf_counter()
-            found = task.score(model)
+            found = task.score(model, config.evaluation.bootstrap_iters if task.data is None else 0)
             found["truncated"] = scorer.counts.truncated - truncated
             yield task, found, time.perf_counter() - started
 
@@ -141,11 +144,13 @@ def _record(task: HarnessTask, found: dict[str, Any]) -> TaskRecord:
 
 
 def _clusters(samples: list[dict[str, Any]], key: str | None) -> np.ndarray:
-    """Number of the cluster of each sample, (n,): its passage's where samples share passages."""
-    if key is None:
-        return np.arange(len(samples))
+    """Number of the cluster of each sample, (n,): its passage's where samples share passages.
+
+    A handful of clusters says nothing about how clusters differ: then each sample is its own.
+    """
     numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(sample["doc"][key], len(numbers)) for sample in samples])
+    clusters = np.array([numbers.setdefault(sample["doc"][key], len(numbers)) for sample in samples]) if key else None
+    return np.arange(len(samples)) if clusters is None or len(numbers) < LEAST_CLUSTERS else clusters
 
 
 def _majority(samples: list[dict[str, Any]]) -> float:

@@ -11,12 +11,12 @@ def superglue_table(body: dict[str, Any]) -> str:
         f"SuperGLUE, {body['n_shot']}-shot, {body['model']} (percent ± standard error, measured)",
         f"{'task':<10}{'metric':<8}{'score':>15}{'chance':>9}{'majority':>10}{'items':>7}{'cut':>6}  data",
     ]
-    for entry in body["tasks"].values():
-        lines.append(
-            f"{entry['title']:<10}{entry['metric']:<8}{_with_error(entry['score'], entry['standard_error']):>15}"
-            f"{entry['chance']:>9.2f}{_number(entry['majority']):>10}{entry['items']:>7}"
-            f"{entry['truncated_requests']:>6}  {entry['data']}"
-        )
+    lines += [
+        f"{entry['title']:<10}{entry['metric']:<8}{_with_error(entry['score'], entry['standard_error']):>15}"
+        f"{entry['chance']:>9.2f}{_number(entry['majority']):>10}{entry['items']:>7}"
+        f"{entry['truncated_requests']:>6}  {entry['data']}"
+        for entry in body["tasks"].values()
+    ]
     lines.append(
         f"{'mean':<18}{_with_error(body['mean'], body['mean_standard_error']):>15}{body['mean_chance']:>9.2f}"
         f"{body['mean_majority']:>10.2f}{'':>13}  {body['data']}"

@@ -22,6 +22,7 @@ from pipeline.errors import RunError
 POLL_S = 0.1
 GRACE_S = 0.5  # when one rank dies its peers fail too: wait this long to see which went first
 SHUTDOWN_S = 5.0
+START_S = 120.0  # importing torch on a busy machine is slow, not hung
 LOG_LINES = 12
 
 
@@ -41,7 +42,7 @@ class RankGroup:
     def __enter__(self) -> "RankGroup":
         try:
             self._start()
-            self._collect("ready", None)
+            self._collect("ready", None, max(START_S, self.timeout_s))
         except BaseException:
             self._stop(kill=True)
             raise
@@ -65,7 +66,7 @@ class RankGroup:
                 time.sleep(POLL_S)
                 self._raise_if_dead()
                 raise RunError(f"rank {rank} does not read its commands any more\n{self._log(rank)}") from None
-        return self._collect("answer", self._commands)
+        return self._collect("answer", self._commands, self.timeout_s)
 
     def _start(self) -> None:
         folder = Path(self._folder.name)
@@ -94,8 +95,8 @@ class RankGroup:
             with contextlib.suppress(json.JSONDecodeError):  # a line cut off by a kill
                 self._messages.put(json.loads(line))
 
-    def _collect(self, event: str, identity: int | None) -> list[Any]:
-        """One message of this kind from every rank."""
+    def _collect(self, event: str, identity: int | None, timeout_s: float) -> list[Any]:
+        """One message of this kind from every rank, as long as some rank makes progress every `timeout_s`."""
         answers: dict[int, Any] = {}
         self._progress = time.monotonic()
         self._heard = [self._progress] * self.spec.tp_size
@@ -104,7 +105,7 @@ class RankGroup:
                 message = self._messages.get(timeout=POLL_S)
             except queue.Empty:
                 self._raise_if_dead()
-                self._raise_if_hung(set(answers))
+                self._raise_if_hung(set(answers), timeout_s)
                 continue
             rank = message["rank"]
             self._heard[rank] = time.monotonic()
@@ -115,7 +116,7 @@ class RankGroup:
                 self._progress = time.monotonic()
             elif message["event"] == "alive":
                 self._raise_if_dead()
-                self._raise_if_hung(set(answers))
+                self._raise_if_hung(set(answers), timeout_s)
         return [answers[rank] for rank in range(self.spec.tp_size)]
 
     def _raise_if_dead(self) -> None:
@@ -127,16 +128,16 @@ class RankGroup:
         rank = (killed or first)[0]
         raise RunError(f"rank {rank} died ({_status(self.processes[rank].returncode)})\n{self._log(rank)}")
 
-    def _raise_if_hung(self, answered: set[int]) -> None:
+    def _raise_if_hung(self, answered: set[int], timeout_s: float) -> None:
         now = time.monotonic()
-        if now - self._progress < self.timeout_s:
+        if now - self._progress < timeout_s:
             return
         waiting = [rank for rank in range(self.spec.tp_size) if rank not in answered]
         silent = [rank for rank in waiting if now - self._heard[rank] > 3 * HEARTBEAT_S]
         rank = silent[0] if silent else min(waiting, key=lambda rank: self._steps[rank])
         seen = "sends no heartbeat" if silent else "is alive but gets no further"
         raise RunError(
-            f"rank {rank} hangs: no progress for {self.timeout_s:g} s (benchmark.rank_timeout_s), it {seen}; "
+            f"rank {rank} hangs: no progress for {timeout_s:g} s (benchmark.rank_timeout_s), it {seen}; "
             f"it was ended\n{self._log(rank)}"
         )
 

@@ -6,20 +6,9 @@ from typing import Any
 
 from pipeline.benchmark.spans import KINDS
 
-TTFT_HEAD = tuple(
-    [
-        "architecture",
-        "TTFT ms",
-        "95% interval",
-        "p95",
-        "speedup",
-        "compute",
-        "exposed",
-        "hidden",
-        "own hidden",
-        "MB",
-        "calls",
-    ]
+TTFT_HEAD = (
+    *("architecture", "TTFT ms", "95% interval", "p95", "speedup"),
+    *("compute", "exposed", "hidden", "own hidden", "MB", "calls"),
 )
 
 

@@ -45,6 +45,7 @@ def make_plan(experiment: Experiment) -> Plan:
         *_input_faults(experiment),
         *_device_faults(experiment, models),
         *_data_faults(experiment),
+        *_evaluation_faults(experiment),
         *_tool_faults(experiment),
     ]
     return Plan(models, faults)
@@ -78,9 +79,14 @@ def _input_faults(experiment: Experiment) -> list[str]:
     made: list[Path] = []
     faults = []
     for work in experiment.work():
-        for path in work.stage.paths(work.stage.inputs, work.config):
-            if not path.exists() and not any(path == one or path in one.parents for one in made):
-                faults.append(f"{path} is missing: run {_maker(path, work.config)} first")
+        inputs = work.stage.paths(work.stage.inputs, work.config)
+        if work.stage.name == "evaluate_superglue" and work.config.evaluation.checkpoint:
+            inputs = []  # it scores a checkpoint from elsewhere: _evaluation_faults
+        faults += [
+            f"{path} is missing: run {_maker(path, work.config)} first"
+            for path in inputs
+            if not path.exists() and not any(path == one or path in one.parents for one in made)
+        ]
         made += work.stage.paths(work.stage.outputs, work.config)
     return list(dict.fromkeys(faults))
 
@@ -151,6 +157,20 @@ def _data_faults(experiment: Experiment) -> list[str]:
                 "free: set paths.data to a larger disk"
             )
     return faults
+
+
+def _evaluation_faults(experiment: Experiment) -> list[str]:
+    """Checkpoints and task data that are neither on this disk nor within reach."""
+    from pipeline.evaluation.source import missing_checkpoints
+    from pipeline.evaluation.superglue_data import missing_data
+
+    if "evaluate_superglue" not in _names(experiment):
+        return []
+
+    def online() -> bool:
+        return os.environ.get("HF_HUB_OFFLINE", "0") in ("", "0") and _hub_answers()
+
+    return [*missing_checkpoints(experiment.configs, online), *missing_data(experiment.config, online)]
 
 
 def _hub_answers() -> bool:

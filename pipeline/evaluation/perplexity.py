@@ -91,7 +91,7 @@ def measure(
     model: Transformer,
     windows: Iterable[np.ndarray],
     batch_size: int,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], object] = lambda done: None,
 ) -> Perplexity:
     """Score `windows` (T+1,) each, in order, `batch_size` at a time; `progress` is told windows done.
 

@@ -19,7 +19,7 @@ LOGIT_ROWS = 256  # positions whose logits exist at once: 256 · 50,304 · 4 byt
 CPU_BATCH_TOKENS = 2048  # more only spills the cache of a CPU
 GPU_BATCH_TOKENS = 65536
 
-Progress = Callable[[int], None]
+Progress = Callable[[int], object]
 
 
 @dataclasses.dataclass

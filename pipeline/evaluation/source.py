@@ -3,13 +3,14 @@
 import hashlib
 import json
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import files
 from pipeline.config import Config, ModelConfig
 from pipeline.data import Tokenizer, load_tokenizer
-from pipeline.errors import CheckpointError, DataError, MissingRequirementError
+from pipeline.errors import CheckpointError, DataError, MissingRequirementError, PipelineError
 from pipeline.models import WHOLE, Placement, Transformer, build_model, shard_state
 from pipeline.models.checkpoint import load_model, read_config
 
@@ -82,21 +83,28 @@ def checkpoint_name(model: str) -> str:
     return model.replace("_", "-")
 
 
+def missing_checkpoints(configs: Sequence[Config], online: Callable[[], bool]) -> list[str]:
+    """What is lacking for configurations that score Hugging Face checkpoints, without fetching anything."""
+    missing: list[str] = []
+    for config in configs:
+        wanted = config.evaluation.checkpoint
+        if wanted is None:
+            continue
+        try:
+            if _local_checkpoint(wanted, config) is None:
+                missing.append(_hub_id(wanted, config))
+        except PipelineError as error:
+            return [str(error)]
+    if not missing or online():
+        return []
+    return [f"{', '.join(missing)}: not on this disk, and the hub cannot be reached. {_what_to_fetch(configs[0])}"]
+
+
 def _checkpoint_folder(wanted: str, config: Config) -> Path:
-    name = checkpoint_name(config.model.name)
-    for folder in (Path(wanted) / name, Path(wanted)):
-        if (folder / "config.json").is_file():
-            if not any((folder / weights).is_file() for weights in WEIGHTS):
-                raise CheckpointError(f"{folder}: config.json is there, the weights (model.safetensors) are not")
-            return folder
-    if Path(wanted).is_dir():
-        raise MissingRequirementError(
-            f"evaluation.checkpoint={wanted}: neither it nor {Path(wanted) / name} holds a Hugging Face GPT-2. "
-            + _what_to_fetch(config)
-        )
-    hub_id = f"{HUB_OWNER}/{name}" if wanted == "hub" else wanted
-    if hub_id.count("/") != 1 or hub_id.startswith((".", "/")):
-        raise MissingRequirementError(f"evaluation.checkpoint={wanted}: no such folder. " + _what_to_fetch(config))
+    local = _local_checkpoint(wanted, config)
+    if local is not None:
+        return local
+    hub_id = _hub_id(wanted, config)
     try:
         from huggingface_hub import snapshot_download
 
@@ -109,11 +117,37 @@ def _checkpoint_folder(wanted: str, config: Config) -> Path:
         ) from error
 
 
+def _local_checkpoint(wanted: str, config: Config) -> Path | None:
+    """The folder on this disk, None where the hub must be asked; raises where a folder is named and does not serve."""
+    name = checkpoint_name(config.model.name)
+    for folder in (Path(wanted) / name, Path(wanted)):
+        if (folder / "config.json").is_file():
+            if not any((folder / weights).is_file() for weights in WEIGHTS):
+                raise CheckpointError(f"{folder}: config.json is there, the weights (model.safetensors) are not")
+            return folder
+    if Path(wanted).is_dir():
+        raise MissingRequirementError(
+            f"evaluation.checkpoint={wanted}: neither it nor {Path(wanted) / name} holds a Hugging Face GPT-2. "
+            + _what_to_fetch(config)
+        )
+    if wanted != "hub" and (wanted.count("/") != 1 or wanted.startswith((".", "/"))):
+        raise MissingRequirementError(f"evaluation.checkpoint={wanted}: no such folder. " + _what_to_fetch(config))
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(_hub_id(wanted, config), "model.safetensors")
+    return Path(cached).parent if isinstance(cached, str) else None
+
+
+def _hub_id(wanted: str, config: Config) -> str:
+    return f"{HUB_OWNER}/{checkpoint_name(config.model.name)}" if wanted == "hub" else wanted
+
+
 def _what_to_fetch(config: Config) -> str:
     models = config.experiment.models[config.scale.name] if config.experiment else [config.model.name]
     names = [checkpoint_name(model) for model in models]
-    fetch = "\n".join(f"  hf download {HUB_OWNER}/{name} --local-dir checkpoints/{name}" for name in names)
+    fetch = "\n".join(f"      hf download {HUB_OWNER}/{name} --local-dir checkpoints/{name}" for name in names)
     return (
         f"Fetch where there is a network, and copy here:\n{fetch}\n"
-        "then add evaluation.checkpoint=checkpoints (each folder holds config.json, model.safetensors, tokenizer.json)"
+        "    then add evaluation.checkpoint=checkpoints (each folder holds config.json, model.safetensors and "
+        "tokenizer.json)"
     )

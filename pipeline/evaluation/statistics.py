@@ -45,7 +45,7 @@ class Difference:
 def cluster_totals(outcomes: Outcomes) -> tuple[Floats, Floats]:
     """Sum of values and number of items per cluster, each (clusters,)."""
     size = int(outcomes.clusters.max()) + 1
-    sums = np.bincount(outcomes.clusters, weights=outcomes.values, minlength=size)
+    sums = np.bincount(outcomes.clusters, weights=outcomes.values, minlength=size).astype(np.float64)
     counts = np.bincount(outcomes.clusters, minlength=size).astype(np.float64)
     return sums, counts
 

@@ -2,11 +2,12 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pipeline.config import Config
 from pipeline.errors import DataError, MissingRequirementError
 from pipeline.evaluation.superglue_tasks import Example, MalformedError, SuperGlueTask
 from pipeline.provenance import fingerprint
@@ -59,6 +60,23 @@ def load(tasks: Sequence[SuperGlueTask], data_dir: str | None, n_shot: int) -> l
         more = f"\n  and {len(faults) - FAULTS_SHOWN} more" if len(faults) > FAULTS_SHOWN else ""
         raise DataError(f"evaluation.data_dir={data_dir}: {len(faults)} faults:\n{shown}{more}\n{MEND}")
     return found
+
+
+def missing_data(config: Config, online: Callable[[], bool]) -> list[str]:
+    """What is lacking of the task data, without fetching or reading anything."""
+    wanted = config.evaluation.data_dir
+    if wanted is None:
+        return []
+    if wanted != "hub":
+        return [] if Path(wanted).is_dir() else [f"evaluation.data_dir={wanted}: no such folder; {MEND}"]
+    import datasets
+
+    if Path(datasets.config.HF_DATASETS_CACHE, HUB_ID.replace("/", "___")).is_dir() or online():
+        return []
+    return [
+        f"{HUB_ID}: not on this disk, and the hub cannot be reached. Fetch it where there is a network (hf download "
+        f"--repo-type dataset {HUB_ID}), or set evaluation.data_dir=FOLDER; {MEND}"
+    ]
 
 
 def overall(data: Sequence[TaskData]) -> Label:

@@ -23,5 +23,5 @@ class TrainingConfig(Group):
     precision: Literal["float32", "bfloat16"] = Field("bfloat16", description="arithmetic of forward and backward")
     seed: NonNegativeInt = Field(1337, description="seed of the initial weights and of the sampler")
     eval_interval: PositiveInt = Field(1000, description="steps between validation estimates")
-    eval_batches: PositiveInt = Field(50, description="micro-batches per validation estimate")
+    eval_windows: PositiveInt = Field(400, description="validation windows of block_size per estimate")
     sample_tokens: NonNegativeInt = Field(48, description="tokens of the text sample at each validation; 0: none")

@@ -39,7 +39,7 @@ def project(tmp_path_factory):
         warmup_steps=1,
         global_batch_size=8,
         eval_interval=4,
-        eval_batches=1,
+        eval_windows=4,
     )
     edit(folder / "conf/cluster/local_cpu.yaml", micro_batch_size=8)
     for name in MODELS:

@@ -1,0 +1,224 @@
+"""The training loop of one worker; the same lines run alone, under gloo and under NCCL."""
+
+import contextlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from pipeline.config.execution import ClusterConfig
+from pipeline.config.model import ModelConfig
+from pipeline.config.training import TrainingConfig
+from pipeline.data import TokenData, TokenSampler, load_tokenizer
+from pipeline.models import Transformer, build_model
+from pipeline.models.generate import generate
+from pipeline.training import checkpoint
+from pipeline.training.log import RunLog
+from pipeline.training.optimizer import make_optimizer
+from pipeline.training.schedule import learning_rate
+from pipeline.training.state import TrainingState
+from pipeline.training.throughput import Throughput, memory_bytes
+
+CPU = torch.device("cpu")
+PROMPT_TOKENS = 8
+
+
+class NonFiniteError(Exception):
+    """A loss or gradient norm that is no number; the weights are as they were before the step."""
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """What a worker needs; every path absolute, since workers start elsewhere."""
+
+    model: ModelConfig
+    training: TrainingConfig
+    cluster: ClusterConfig
+    data_folder: Path
+    run_folder: Path
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Worker:
+    """This process's place among the data-parallel workers."""
+
+    rank: int = 0
+    world_size: int = 1
+    device: torch.device = CPU
+
+
+class LossModule(nn.Module):
+    """Mean next-token loss of a micro-batch, in nats: what DDP and torch.compile wrap."""
+
+    def __init__(self, model: Transformer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, windows: Tensor) -> Tensor:  # (B, T + 1) -> ()
+        logits = self.model(windows[:, :-1])  # (B, T, V)
+        return F.cross_entropy(logits.float().flatten(0, 1), windows[:, 1:].flatten())
+
+
+def train(job: TrainingJob, worker: Worker, report: Callable[[dict[str, float]], None]) -> TrainingState:
+    """Train to the end, from the newest checkpoint where there is one.
+
+    `report` is called on every rank after each checkpoint. Raises NonFiniteError before a loss or
+    gradient that is not finite can reach the weights.
+    """
+    data = TokenData.open(job.data_folder, verify=worker.rank == 0)
+    run = _Run(job, worker, data)
+    state = run.state
+    if worker.rank == 0:
+        run.log.truncate(state.step)
+    while state.step < job.training.steps:
+        record = run.take_step()
+        done = state.step == job.training.steps
+        if done or state.step % job.cluster.log_interval == 0:
+            run.write_log(record)
+        if done or state.step % job.training.eval_interval == 0:
+            run.validate()
+        if done or state.step % job.cluster.checkpoint_interval == 0:
+            if worker.rank == 0:
+                checkpoint.save(job.run_folder, state)
+            report({"step": float(state.step), "loss_nats": record["loss_nats"]})
+    return state
+
+
+class _Run:
+    """The parts of one worker's run."""
+
+    def __init__(self, job: TrainingJob, worker: Worker, data: TokenData) -> None:
+        self.job, self.worker, self.data = job, worker, data
+        training, cluster = job.training, job.cluster
+        if training.precision == "bfloat16" and worker.device.type == "cuda":
+            torch.set_float32_matmul_precision("high")
+        model = build_model(job.model, seed=training.seed).to(worker.device)
+        self.state = TrainingState(model, make_optimizer(model, training), job.fingerprint)
+        checkpoint.restore_latest(job.run_folder, self.state)
+        self.sampler = TokenSampler(data.train, job.model.block_size, training.global_batch_size, training.seed)
+        self.tokenizer = load_tokenizer(job.data_folder)
+        self.log = RunLog(job.run_folder)
+        self.throughput = Throughput(job.model, training.precision, worker.device, worker.world_size)
+        self.accumulation = training.global_batch_size // (cluster.micro_batch_size * worker.world_size)
+        self.loss_module: nn.Module = LossModule(model)
+        if worker.world_size > 1:
+            self.loss_module = DistributedDataParallel(self.loss_module, gradient_as_bucket_view=True)
+        self.compiled: Callable[[Tensor], Tensor] = self.loss_module
+        if cluster.compile:
+            self.compiled = torch.compile(self.loss_module)
+
+    def take_step(self) -> dict[str, float]:
+        """One optimizer step over the global batch."""
+        state, training = self.state, self.job.training
+        self.throughput.start()
+        rate = learning_rate(state.step, training)
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+        loss = self._backward()
+        norm = nn.utils.clip_grad_norm_(state.model.parameters(), training.grad_clip or math.inf)
+        loss_nats, gradient_norm = _mean_over_workers(loss, self.worker), float(norm)
+        if not (math.isfinite(loss_nats) and math.isfinite(gradient_norm)):
+            raise NonFiniteError(
+                f"step {state.step + 1}: loss {loss_nats}, gradient norm {gradient_norm}; the weights were not changed"
+            )
+        state.optimizer.step()
+        state.optimizer.zero_grad(set_to_none=True)
+        tokens = training.global_batch_size * self.job.model.block_size
+        state.step += 1
+        state.tokens += tokens
+        self.throughput.stop(tokens)
+        return {"loss_nats": loss_nats, "learning_rate": rate, "gradient_norm": gradient_norm}
+
+    def _backward(self) -> Tensor:
+        """Gradients of the mean loss over this worker's rows; DDP averages them at the last micro-batch."""
+        micro = self.job.cluster.micro_batch_size
+        first = self.worker.rank * self.accumulation * micro
+        total = torch.zeros((), device=self.worker.device)
+        for index in range(self.accumulation):
+            rows = slice(first + index * micro, first + (index + 1) * micro)
+            windows = self._to_device(self.sampler.part(self.state.step, rows))
+            last = index == self.accumulation - 1
+            with self._without_sync(last), self._autocast():
+                loss = self.compiled(windows) / self.accumulation
+                torch.autograd.backward(loss)
+            total += loss.detach()
+        return total
+
+    def _without_sync(self, last: bool) -> contextlib.AbstractContextManager[None]:
+        if isinstance(self.loss_module, DistributedDataParallel) and not last:
+            return self.loss_module.no_sync()
+        return contextlib.nullcontext()
+
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        if self.job.training.precision == "bfloat16":
+            return torch.autocast(self.worker.device.type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def _to_device(self, windows: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(windows)
+        if self.worker.device.type == "cuda":
+            return tensor.pin_memory().to(self.worker.device, non_blocking=True)
+        return tensor
+
+    def write_log(self, record: dict[str, float]) -> None:
+        rate, mfu = self.throughput.take()
+        left = (self.job.training.steps - self.state.step) * self.job.training.global_batch_size
+        if self.worker.rank == 0:
+            self.log.append(
+                {
+                    "kind": "train",
+                    "step": self.state.step,
+                    **record,
+                    "tokens_per_s": rate,
+                    "mfu": mfu,
+                    "memory_bytes": memory_bytes(self.worker.device),
+                    "eta_s": left * self.job.model.block_size / rate,
+                }
+            )
+
+    @torch.no_grad()
+    def validate(self) -> None:
+        """Loss over windows spread evenly over the validation split, shared out over the workers."""
+        val, block = self.data.val, self.job.model.block_size
+        count = max(1, min(self.job.training.eval_windows, (val.tokens - 1) // block))
+        length = min(block + 1, val.tokens)
+        starts = np.linspace(0, val.tokens - length, count).astype(np.int64)[self.worker.rank :: self.worker.world_size]
+        total = torch.zeros(2, dtype=torch.float64, device=self.worker.device)  # sum of losses, windows
+        micro = self.job.cluster.micro_batch_size
+        for begin in range(0, len(starts), micro):
+            windows = np.stack([val.read(int(start), length) for start in starts[begin : begin + micro]])
+            with self._autocast():
+                loss = LossModule(self.state.model)(self._to_device(windows))
+            total += torch.tensor([float(loss) * len(windows), len(windows)], dtype=torch.float64).to(total)
+        if self.worker.world_size > 1:
+            dist.all_reduce(total)
+        loss_nats = float(total[0] / total[1])
+        self.state.validation.append({"step": self.state.step, "loss_nats": loss_nats})
+        if self.worker.rank == 0:
+            self.log.append({"kind": "validation", "step": self.state.step, "loss_nats": loss_nats})
+            self._write_sample()
+
+    def _write_sample(self) -> None:
+        """A continuation of the first validation tokens."""
+        new = min(self.job.training.sample_tokens, self.job.model.block_size - PROMPT_TOKENS)
+        if new <= 0:
+            return
+        prompt = torch.from_numpy(self.data.val.read(0, min(PROMPT_TOKENS, self.data.val.tokens)))[None]
+        tokens = generate(self.state.model, prompt.to(self.worker.device), new, seed=self.state.step)
+        ids = [token for token in tokens[0].tolist() if token < self.tokenizer.vocab_size]  # padding rows have no text
+        self.log.append({"kind": "sample", "step": self.state.step, "text": self.tokenizer.decode(ids)})
+
+
+def _mean_over_workers(loss: Tensor, worker: Worker) -> float:
+    if worker.world_size > 1:
+        dist.all_reduce(loss)
+        loss = loss / worker.world_size
+    return float(loss)

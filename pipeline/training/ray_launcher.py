@@ -1,0 +1,133 @@
+"""Ray Train around the loop: any number of CPU (gloo) or GPU (NCCL) workers. The only file that imports ray."""
+
+import logging
+import os
+from typing import Any
+
+import torch
+
+from pipeline import files
+from pipeline.config.execution import ClusterConfig
+from pipeline.errors import MissingRequirementError, RunError
+from pipeline.training.loop import NonFiniteError, TrainingJob, Worker, train
+
+FAILURE = "failure.json"
+
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # else a token is written into the home folder
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+
+def fit(job: TrainingJob) -> None:
+    """Train `job` to its end, surviving worker failures from the last checkpoint.
+
+    Raises RunError where a loss was not finite or workers failed more often than cluster.max_failures.
+    """
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    cluster = job.cluster
+    start(cluster)
+    failure = job.run_folder / FAILURE
+    failure.unlink(missing_ok=True)
+    cpus = cpus_per_worker(cluster)
+    trainer = TorchTrainer(
+        _train_worker,
+        train_loop_config={"job": job, "threads": max(1, int(cpus))},
+        scaling_config=ScalingConfig(
+            num_workers=cluster.num_workers,
+            use_gpu=cluster.device == "cuda",
+            resources_per_worker={"CPU": cpus} | ({"GPU": 1} if cluster.device == "cuda" else {}),
+        ),
+        torch_config=TorchConfig(backend="nccl" if cluster.device == "cuda" else "gloo"),
+        run_config=RunConfig(
+            name=job.run_folder.name,
+            storage_path=str(job.run_folder.parent / "ray"),
+            failure_config=FailureConfig(max_failures=cluster.max_failures),
+        ),
+    )
+    try:
+        trainer.fit()
+    except KeyboardInterrupt:
+        raise
+    except Exception as error:  # Ray wraps whatever the workers raised
+        raise RunError(
+            f"training {job.model.name} failed: {_last_line(error)}; the same command goes on from the last checkpoint"
+        ) from error
+    if failure.exists():
+        raise RunError(
+            f"training {job.model.name} stopped at {files.read_json(failure)['message']}. "
+            "Lower training.learning_rate, raise training.warmup_steps, or check the data; "
+            f"the last checkpoint is in {job.run_folder / 'checkpoints'}"
+        )
+
+
+def start(cluster: ClusterConfig) -> None:
+    """Connect to cluster.ray_address, or start Ray on this machine; once a process."""
+    import ray
+
+    if ray.is_initialized():
+        return
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    local: dict[str, Any] = {} if cluster.ray_address else {"num_cpus": _cores()}
+    try:
+        ray.init(
+            address=cluster.ray_address,
+            include_dashboard=None if cluster.ray_address else cluster.ray_dashboard,
+            logging_level="warning",
+            log_to_driver=False,
+            configure_logging=True,
+            **local,
+        )
+    except ConnectionError as error:
+        raise MissingRequirementError(
+            f"cluster.ray_address={cluster.ray_address}: no Ray cluster answers there ({error}); "
+            "start one with `ray start --head`, or leave the address out"
+        ) from error
+
+
+def shutdown() -> None:
+    """Stop the Ray that `start` started; harmless where there is none."""
+    import ray
+
+    if ray.is_initialized():
+        ray.shutdown()
+
+
+def cpus_per_worker(cluster: ClusterConfig) -> float:
+    """CPU cores a worker reserves: the setting, or all cores shared evenly."""
+    if cluster.cpus_per_worker:
+        return cluster.cpus_per_worker
+    if cluster.ray_address:
+        return 1.0
+    return (
+        max(1, _cores() // cluster.num_workers) if cluster.num_workers <= _cores() else _cores() / cluster.num_workers
+    )
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _train_worker(config: dict[str, Any]) -> None:
+    """What Ray runs in every worker process."""
+    from ray import train as ray_train
+    from ray.train.torch import get_device
+
+    job: TrainingJob = config["job"]
+    if job.cluster.device == "cpu":
+        torch.set_num_threads(config["threads"])
+    context = ray_train.get_context()
+    worker = Worker(context.get_world_rank(), context.get_world_size(), get_device())
+    try:
+        train(job, worker, ray_train.report)
+    except NonFiniteError as error:  # trying again would only meet it again
+        if worker.rank == 0:
+            files.write_json(job.run_folder / FAILURE, {"message": str(error)})
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__

@@ -1,0 +1,163 @@
+"""One training run from the driver's side: its folder, its live log, and what it leaves behind."""
+
+import shutil
+import statistics
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipeline import files
+from pipeline.data import TokenData
+from pipeline.errors import CheckpointError, DataError
+from pipeline.models import build_model, count
+from pipeline.models.checkpoint import save_model
+from pipeline.training import checkpoint, ray_launcher
+from pipeline.training.log import Record, RunLog, text_line
+from pipeline.training.loop import TrainingJob
+from pipeline.training.optimizer import make_optimizer
+from pipeline.training.state import TrainingState
+
+FOLLOW_INTERVAL_S = 1.0
+BYTES_PER_PARAMETER = 12 * checkpoint.KEEP + 16  # two checkpoints with moments, one being written, the model
+
+
+def check_before(job: TrainingJob) -> TokenData:
+    """Everything that can be known to be wrong before any worker starts; opens and verifies the data.
+
+    Raises DataError, OutputError or CheckpointError.
+    """
+    data = TokenData.open(job.data_folder)
+    entries = data.manifest["tokenizer"]["vocab_size"]
+    if entries > job.model.vocab_size:
+        raise DataError(
+            f"model.vocab_size={job.model.vocab_size}: {job.data_folder} was tokenised with {entries} entries; "
+            f"at least {entries} are needed"
+        )
+    files.check_writable(job.run_folder, BYTES_PER_PARAMETER * count.parameters(job.model), hint="paths.runs")
+    if checkpoint.checkpoints(job.run_folder):
+        checkpoint.restore_latest(job.run_folder, _empty_state(job))
+    return data
+
+
+def run(job: TrainingJob, show: Callable[[str], None], on_records: Callable[[list[Record]], None]) -> TrainingState:
+    """Train `job` to its end (at once where it has ended) and return the finished state.
+
+    `show` gets a line a record, `on_records` the records in batches while training goes on.
+    """
+    log = RunLog(job.run_folder)
+    state = _finished(job)
+    if state is None:
+        follower = _Follower(log, job.training.steps, show, on_records, job.run_folder)
+        with follower:
+            ray_launcher.fit(job)
+        state = _finished(job)
+    if state is None:
+        raise CheckpointError(f"{job.run_folder}: training ended without its last checkpoint")
+    return state
+
+
+def publish(job: TrainingJob, state: TrainingState, folder: Path, data: TokenData) -> None:
+    """The finished model: weights, config.json and tokenizer.json in `folder`."""
+    with files.atomic_path(folder) as temporary:
+        temporary.mkdir(parents=True)
+        details = {
+            "fingerprint": job.fingerprint,
+            "steps": state.step,
+            "tokens": state.tokens,
+            "data": data.manifest["name"],
+            "tokenizer_sha256": data.manifest["tokenizer"]["sha256"],
+        }
+        save_model(temporary, state.model, details)
+        shutil.copy(job.data_folder / data.manifest["tokenizer"]["file"], temporary / "tokenizer.json")
+
+
+def result(job: TrainingJob, state: TrainingState, data: TokenData) -> dict[str, Any]:
+    """The body of training.json; every number is measured, from the run's own log."""
+    records = RunLog(job.run_folder).read()
+    steps = [record for record in records if record["kind"] == "train"]
+    rates = [record["tokens_per_s"] for record in steps]
+    kept = ("step", "loss_nats", "learning_rate", "gradient_norm", "tokens_per_s")
+    return {
+        "kind": "measured",
+        "model": job.model.name,
+        "architecture": job.model.architecture,
+        "parameters": count.parameters(job.model),
+        "steps": state.step,
+        "tokens": state.tokens,
+        "train_loss_nats": steps[-1]["loss_nats"],
+        "val_loss_nats": state.validation[-1]["loss_nats"],
+        "unigram_loss_nats": data.manifest["unigram_loss_nats"],
+        "tokens_per_s_median": statistics.median(rates),
+        "stepping_s": sum(job.cluster.log_interval * _tokens(job) / rate for rate in rates),
+        "mfu": steps[-1]["mfu"],
+        "peak_memory_bytes": max(record["memory_bytes"] for record in steps),
+        "workers": job.cluster.num_workers,
+        "device_kind": job.cluster.device,
+        "curve": [{key: record[key] for key in kept} for record in steps],
+        "validation": state.validation,
+        "samples": [
+            {"step": record["step"], "text": record["text"]} for record in records if record["kind"] == "sample"
+        ],
+    }
+
+
+def _tokens(job: TrainingJob) -> int:
+    return job.training.global_batch_size * job.model.block_size
+
+
+def _empty_state(job: TrainingJob) -> TrainingState:
+    model = build_model(job.model, seed=None)
+    return TrainingState(model, make_optimizer(model, job.training), job.fingerprint)
+
+
+def _finished(job: TrainingJob) -> TrainingState | None:
+    """The run's last state where it has taken all its steps."""
+    if not checkpoint.checkpoints(job.run_folder):
+        return None
+    state = _empty_state(job)
+    checkpoint.restore_latest(job.run_folder, state)
+    return state if state.step >= job.training.steps else None
+
+
+class _Follower(threading.Thread):
+    """Reads the log while workers write it."""
+
+    def __init__(
+        self,
+        log: RunLog,
+        steps: int,
+        show: Callable[[str], None],
+        on_records: Callable[[list[Record]], None],
+        run_folder: Path,
+    ) -> None:
+        super().__init__(daemon=True)
+        self._log, self._steps, self._show, self._on_records = log, steps, show, on_records
+        self._stop_event = threading.Event()
+        kept = checkpoint.checkpoints(run_folder)
+        resumed = int(kept[-1].name.split("-")[1]) if kept else 0
+        log.truncate(resumed)
+        self._seen = len(log.read())
+        if resumed:
+            show(f"resuming from step {resumed}")
+
+    def __enter__(self) -> "_Follower":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop_event.set()
+        self.join()
+
+    def run(self) -> None:
+        while not self._stop_event.wait(FOLLOW_INTERVAL_S):
+            self._catch_up()
+        self._catch_up()
+
+    def _catch_up(self) -> None:
+        records = list(self._log.follow(self._seen))
+        self._seen += len(records)
+        for record in records:
+            self._show(text_line(record, self._steps))
+        if records:
+            self._on_records(records)

@@ -1,0 +1,67 @@
+"""How fast training goes, and how near to the hardware's peak where that is known."""
+
+import time
+
+import torch
+
+from pipeline.config.model import ModelConfig
+from pipeline.models import count
+
+# dense bfloat16 FLOP/s from NVIDIA's data sheets, without sparsity; matched in this order
+BFLOAT16_FLOPS = {
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "A10G": 70e12,
+    "A10": 125e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "RTX 4090": 165e12,
+    "RTX 3090": 71e12,
+}
+
+
+def peak_flops(device_name: str, precision: str) -> float | None:
+    """The device's rate, or None where it is unknown or the precision is not the table's."""
+    if precision != "bfloat16":
+        return None
+    return next((flops for name, flops in BFLOAT16_FLOPS.items() if name in device_name), None)
+
+
+class Throughput:
+    """Tokens per second between log lines; time spent on anything but steps is left out."""
+
+    def __init__(self, model: ModelConfig, precision: str, device: torch.device, world_size: int) -> None:
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+        peak = peak_flops(name, precision)
+        self._peak = None if peak is None else peak * world_size
+        self._flops_per_token = count.training_flops_per_token(model)
+        self._device = device
+        self._tokens, self._seconds, self._began = 0, 0.0, 0.0
+
+    def start(self) -> None:
+        """A step begins."""
+        self._began = time.perf_counter()
+
+    def stop(self, tokens: int) -> None:
+        """A step of `tokens` over all workers has ended."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        self._seconds += time.perf_counter() - self._began
+        self._tokens += tokens
+
+    def take(self) -> tuple[float, float | None]:
+        """(tokens/s, MFU or None) since the last call."""
+        rate = self._tokens / max(self._seconds, 1e-9)
+        self._tokens, self._seconds = 0, 0.0
+        return rate, None if self._peak is None else rate * self._flops_per_token / self._peak
+
+
+def memory_bytes(device: torch.device) -> int:
+    """Peak bytes on the GPU, or this process's peak resident set."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

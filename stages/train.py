@@ -1,0 +1,69 @@
+"""Train one model with Ray Train; killed or interrupted, the same command goes on from the last checkpoint.
+
+    python -m stages.train model=demo_kraken_4way
+    python -m stages.train model=kraken_124m_4way scale=paper cluster.num_workers=8
+
+Writes trained/<scale>/<model>/ and results/<scale>/<model>/training.json.
+"""
+
+from pathlib import Path
+
+from pipeline.config import Config
+from pipeline.stages import BY_NAME
+from pipeline.tracking import StageRun
+from stages.entry import launch
+
+SERIES = ("loss_nats", "learning_rate", "gradient_norm", "tokens_per_s", "mfu")
+
+
+def run(config: Config, log: StageRun) -> None:
+    from pipeline import provenance
+    from pipeline.training import run as runs
+    from pipeline.training.loop import TrainingJob
+
+    stage = BY_NAME["train"]
+    fingerprint = stage.fingerprint(config)
+    result, trained = stage.paths(stage.outputs, config)
+    job = TrainingJob(
+        config.model,
+        config.training,
+        config.cluster,
+        stage.paths(stage.inputs, config)[0].resolve(),
+        Path(config.paths.runs, config.scale.name, f"{config.model.name}-{fingerprint}").resolve(),
+        fingerprint,
+    )
+    data = runs.check_before(job)
+    state = runs.run(job, lambda line: print(line, flush=True), lambda records: _log_records(log, records))
+    runs.publish(job, state, trained, data)
+    body = runs.result(job, state, data)
+    provenance.write_result(result, body, fingerprint)
+    log.log_metrics(
+        {
+            "parameters": body["parameters"],
+            "final_val_loss_nats": body["val_loss_nats"],
+            "tokens_per_s_median": body["tokens_per_s_median"],
+        },
+        step=state.step,
+    )
+    log.log_artifact(result)
+    print(
+        f"{config.model.name}: validation loss {body['val_loss_nats']:.4f} nats after {state.tokens:,} tokens "
+        f"(unigram model {body['unigram_loss_nats']:.4f}), {body['tokens_per_s_median']:,.0f} tokens/s; {trained}"
+    )
+
+
+def _log_records(log: StageRun, records: list[dict[str, object]]) -> None:
+    """Forward log records to the tracker, one call a batch."""
+    rows: list[tuple[int, dict[str, float]]] = []
+    for record in records:
+        step = int(str(record["step"]))
+        if record["kind"] == "train":
+            rows.append((step, {key: float(str(record[key])) for key in SERIES if record[key] is not None}))
+        elif record["kind"] == "validation":
+            rows.append((step, {"val_loss_nats": float(str(record["loss_nats"]))}))
+    if rows:
+        log.log_series(rows)
+
+
+if __name__ == "__main__":
+    raise SystemExit(launch(run, __doc__ or ""))

@@ -123,6 +123,7 @@ def _lines(
                     )
             if log_x:
                 axes.set_xscale("log")
+                axes.minorticks_off()
             if ticks:
                 axes.set_xticks(ticks)
             axes.set_title(heading)

@@ -260,6 +260,7 @@ def engines_table(inputs: Inputs, demo: str) -> Table | None:
         rows.append(
             {
                 "kind": "measured",
+                **({"scale": inputs.scale} if body.get("model") in inputs.models else {}),
                 "engine_folder": folder,
                 "model": body.get("model"),
                 "engine": body.get("engine") or body.get("name"),

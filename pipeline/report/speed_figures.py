@@ -74,6 +74,7 @@ def _bars(axes: Any, cells: dict[tuple[Any, ...], dict[str, Row]], names: list[s
             )
     if kind == "projected":
         axes.set_yscale("log")
+        axes.minorticks_off()
     axes.grid(axis="x", visible=False)
     axes.set_xticks(range(len(cells)), [f"{size} @ {context}" for size, context, _, _ in cells], fontsize=7.5)
     axes.set_ylabel(f"TTFT, {kind} (ms)")

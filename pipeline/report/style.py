@@ -95,6 +95,8 @@ def finish(drawing: Canvas, name: str, title: str, caption: str, kind: str, demo
     """Render to PNG and SVG; the same drawing gives the same bytes."""
     png, svg = io.BytesIO(), io.BytesIO()
     with matplotlib.rc_context({**SETTINGS, "svg.hashsalt": name}):
+        drawing.draw_without_rendering()  # lays out once, for both files
+        drawing.set_layout_engine("none")
         drawing.savefig(png, format="png", dpi=150, facecolor="white")
         drawing.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
     return Figure(name, title, caption, kind, png.getvalue(), svg.getvalue(), demo)

@@ -1,0 +1,285 @@
+"""The projection against schedules and sums worked out by hand."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from pipeline.compose import compose, model_config
+from pipeline.config import ModelConfig
+from pipeline.config.benchmark import Shape
+from pipeline.config.reference import PublishedTtft
+from pipeline.models import count
+from pipeline.projection.calibration import calibrate, fitted_sizes
+from pipeline.projection.grid import geomean_speedup, project
+from pipeline.projection.hardware import FITTED, Hardware
+from pipeline.projection.operator_costs import Operators
+from pipeline.projection.prefill import prefill
+from pipeline.projection.timeline import Task, schedule
+
+DEVICE = Hardware(
+    name="round",
+    matmul_flops=1e12,
+    memory_bandwidth=1e11,
+    link_bandwidth=1e10,
+    link_topology="switched",
+    matmul_efficiency=0.5,
+    bandwidth_efficiency=0.5,
+    kernel_launch_s=1e-6,
+    link_efficiency=0.5,
+    link_latency_s=1e-5,
+    link_latency_per_rank_s=1e-6,
+)
+ARCHITECTURES = ("standard", "parallel", "kraken", "ladder", "desync")
+
+
+def small(architecture: str, n_layer: int = 3) -> ModelConfig:
+    ways = 4 if architecture in ("kraken", "desync") else 1
+    return ModelConfig(
+        name=architecture,
+        architecture=architecture,
+        n_layer=n_layer,
+        n_head=4,
+        n_embd=64,
+        n_ways=ways,
+        ffn_expansion=2 if architecture == "kraken" else 4,
+        block_size=128,
+        vocab_size=512,
+    )
+
+
+def compute(name: str, seconds: float, *after: int) -> Task:
+    return Task(name, "gemm", "compute", seconds, after)
+
+
+def transfer(seconds: float, *after: int) -> Task:
+    return Task("all_reduce", "all_reduce", "communication", seconds, after)
+
+
+def test_blocking_collectives_add_up():
+    timeline = schedule([compute("a", 2), transfer(3, 0), compute("b", 4, 1), transfer(1, 2), compute("c", 1, 3)])
+    assert [(s.start_s, s.end_s) for s in timeline.spans] == [(0, 2), (2, 5), (5, 9), (9, 10), (10, 11)]
+    assert timeline.seconds == 11
+    assert timeline.exposed_seconds == 4
+    assert timeline.communication_seconds == 4
+
+
+def test_a_collective_hides_under_work_that_does_not_need_it():
+    # x ready at 2; its sum travels 2..5 while b runs 2..6; c needs both
+    timeline = schedule([compute("x", 2), transfer(3, 0), compute("b", 4), compute("c", 1, 1)])
+    assert timeline.seconds == 7
+    assert timeline.exposed_seconds == 0
+    parts = timeline.breakdown()
+    assert parts["overlapped_gemm"] == 3  # of b's 4 seconds
+    assert parts["gemm"] == 4
+    assert parts["all_reduce"] == 0
+
+
+def test_only_what_does_not_fit_is_exposed():
+    timeline = schedule([compute("x", 2), transfer(5, 0), compute("b", 4), compute("c", 1, 1)])
+    assert timeline.seconds == 8  # c waits from 6 to 7
+    assert timeline.exposed_seconds == 1
+    assert sum(timeline.breakdown().values()) == pytest.approx(timeline.seconds)
+
+
+def test_collectives_queue_behind_one_another():
+    timeline = schedule([compute("x", 1), transfer(5, 0), compute("y", 1), transfer(5, 2), compute("z", 1, 3)])
+    assert timeline.spans[3].start_s == 6
+    assert timeline.seconds == 12
+
+
+def test_a_task_cannot_wait_for_a_later_one():
+    with pytest.raises(ValueError, match="only earlier tasks"):
+        schedule([compute("a", 1, 1), compute("b", 1)])
+
+
+def test_kernels_follow_the_roofline():
+    assert DEVICE.kernel_seconds(5e11, 0) == pytest.approx(1 + 1e-6)
+    assert DEVICE.kernel_seconds(0, 5e10) == pytest.approx(1 + 1e-6)
+    assert DEVICE.kernel_seconds(5e11, 1e11) == pytest.approx(2 + 1e-6)  # memory is slower here
+
+
+def test_all_reduces_by_hand():
+    # one shot: 14 us + 3 · 1e6 / 5e9; two shots: 28 us + 2 · 3/4 · 1e6 / 5e9
+    assert DEVICE.all_reduce_seconds(1e6, 4) == pytest.approx(28e-6 + 300e-6)
+    assert DEVICE.all_reduce_seconds(1e3, 4) == pytest.approx(14e-6 + 0.6e-6)
+    ring = replace(DEVICE, link_topology="ring")
+    assert ring.all_reduce_seconds(1e6, 4) == pytest.approx(6 * 10e-6 + 300e-6)
+    assert DEVICE.all_reduce_seconds(1e6, 1) == 0
+
+
+def test_operators_by_hand():
+    operators = Operators(model_config("standard_1_3b"), 1, 128, 4, "float16")
+    qkv = operators.qkv()
+    assert qkv.flops == 2 * 128 * 2048 * 3 * 512
+    assert qkv.moved_bytes == 2 * (128 * 2048 + 2048 * 1536 + 128 * 1536)
+    assert operators.down().flops == 2 * 128 * 2048 * 2048
+    assert operators.attention().flops == 4 * 512 * 128 * 128 / 2
+    assert operators.norm("ln_1").moved_bytes == 2 * 2 * 128 * 2048
+    assert operators.message_bytes == 2 * 128 * 2048
+    assert operators.lm_head().flops == 2 * 2048 * 51200 / 4
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_flops_agree_with_the_counts(architecture):
+    """On a device whose only cost is arithmetic, one FLOP a second, time is FLOPs."""
+    arithmetic = replace(
+        DEVICE, matmul_flops=1.0, matmul_efficiency=1.0, memory_bandwidth=math.inf, kernel_launch_s=0.0
+    )
+    model = small(architecture)
+    expected = count.prefill_flops(model, 1, 64)
+    if architecture == "kraken":  # counted there for all tokens, run for the last alone
+        expected -= 2 * 63 * 4 * 64 * 64
+    assert prefill(model, arithmetic, 64, 1).timeline.seconds == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("tp_size", [1, 2, 4])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_collectives_agree_with_the_counts(architecture, tp_size):
+    model = small(architecture)
+    run = prefill(model, DEVICE, 64, tp_size)
+    if tp_size == 1:
+        assert run.collectives == 0
+        assert run.timeline.exposed_seconds == pytest.approx(0)
+        return
+    assert run.collectives == count.collectives(model).total
+    assert run.collective_bytes == count.prefill_collective_bytes(model, 1, 64)
+    assert sum(run.timeline.breakdown().values()) == pytest.approx(run.timeline.seconds)
+
+
+def exposed_all_reduces(architecture: str, device: Hardware) -> float:
+    """Exposed communication without the logits' gather, in units of one all-reduce."""
+    model = small(architecture)
+    run = prefill(model, device, 64, 4)
+    operators = Operators(model, 1, 64, 4, "float16")
+    gather = device.all_gather_seconds(operators.logit_bytes, 4)
+    one = device.all_reduce_seconds(operators.message_bytes, 4)
+    if architecture == "kraken":
+        gather += device.all_reduce_seconds(operators.concat_bytes, 4)
+    return (run.timeline.exposed_seconds - gather) / one
+
+
+def test_what_blocks_and_what_hides():
+    """A link fast enough to fit under half a layer: only true dependencies are exposed."""
+    slow_kernels = replace(DEVICE, kernel_launch_s=1e-3)
+    assert exposed_all_reduces("standard", slow_kernels) == pytest.approx(6)
+    assert exposed_all_reduces("parallel", slow_kernels) == pytest.approx(3)
+    assert exposed_all_reduces("desync", slow_kernels) == pytest.approx(3)
+    assert exposed_all_reduces("kraken", slow_kernels) == pytest.approx(0, abs=1e-9)
+    # even the last FFN's, under the addition of the last attention's
+    assert exposed_all_reduces("ladder", slow_kernels) == pytest.approx(0, abs=1e-9)
+
+
+def test_free_compute_hides_nothing():
+    free = replace(DEVICE, kernel_launch_s=0.0, matmul_flops=1e30, memory_bandwidth=1e30)
+    assert exposed_all_reduces("standard", free) == pytest.approx(6)
+    assert exposed_all_reduces("ladder", free) == pytest.approx(6)
+    assert exposed_all_reduces("kraken", free) == pytest.approx(2)
+
+
+def test_the_bound_is_the_standard_model_without_collectives():
+    run = prefill(small("standard"), DEVICE, 64, 4, communicate=False)
+    assert run.timeline.exposed_seconds == pytest.approx(0)
+    assert run.timeline.seconds == pytest.approx(prefill(small("standard"), DEVICE, 64, 4).timeline.compute_seconds)
+
+
+def test_geomean_of_the_papers_own_rows():
+    rows = compose(["benchmark=ttft_paper"]).reference.ttft
+    assert len(rows) == 20
+    # 0.356 in the paper, from unrounded times
+    assert geomean_speedup([(row.standard_ms, row.kraken_ms) for row in rows]) == pytest.approx(0.3605, abs=2e-4)
+    speedups = [row.standard_ms / row.kraken_ms - 1 for row in rows]
+    assert min(speedups) == pytest.approx(0.109, abs=0.015)
+    assert max(speedups) == pytest.approx(0.637, abs=0.015)
+
+
+def lookup(name: str) -> ModelConfig:
+    return model_config(name).model_copy(update={"n_layer": 2})
+
+
+@pytest.fixture(scope="module")
+def paper():
+    return compose(["benchmark=ttft_paper"])
+
+
+def test_a_fit_finds_the_device_that_made_the_times(paper):
+    """Times made by a known device, handed back as published: the held-out ones come out within 2%."""
+    shapes = [shape.model_copy(update={"n_layer": None}) for shape in paper.benchmark.shapes]
+    start = Hardware.from_config(paper.hardware)
+    truth = start.with_values(
+        {
+            "matmul_efficiency": 0.55,
+            "bandwidth_efficiency": 0.6,
+            "kernel_launch_s": 9e-6,
+            "link_efficiency": 0.4,
+            "link_latency_s": 2e-5,
+            "link_latency_per_rank_s": 1e-6,
+        }
+    )
+    published = [_made(row, shapes, truth) for row in paper.reference.ttft]
+    reference = paper.reference.model_copy(update={"ttft": published})
+    fit = calibrate(start, reference, shapes, lookup, "float16")
+    assert fit is not None
+    assert fit.mean_absolute_error < 0.02
+    assert set(fit.values) == set(FITTED)
+    assert fit.values["matmul_efficiency"] == pytest.approx(0.55, rel=0.1)
+    assert {size for _, size, _, _ in fit.rows} == {"1.3B", "13B", "175B"}
+    assert not any(architecture == "kraken" for architecture, *_ in fit.rows)
+    fitted = start.with_values(fit.values)
+    for row in published:
+        model = lookup(f"kraken_{row.size.lower().replace('.', '_')}_{row.tp_size}way")
+        assert prefill(model, fitted, row.context, row.tp_size).timeline.seconds * 1e3 == pytest.approx(
+            row.kraken_ms, rel=0.04
+        )
+
+
+def _made(row: PublishedTtft, shapes: list[Shape], device: Hardware) -> PublishedTtft:
+    by_size = {shape.size: shape for shape in shapes}
+    times = {
+        f"{name}_ms": prefill(
+            lookup(by_size[row.size].models[name].format(tp_size=row.tp_size)), device, row.context, row.tp_size
+        ).timeline.seconds
+        * 1e3
+        for name in ("standard", "parallel", "kraken")
+    }
+    return row.model_copy(update=times)
+
+
+def test_every_second_size_is_fitted(paper):
+    assert fitted_sizes(paper.reference.ttft) == {"1.3B", "13B", "175B"}
+
+
+def test_too_few_rows_fit_nothing(paper):
+    few = paper.reference.model_copy(update={"ttft": paper.reference.ttft[:2]})
+    assert calibrate(Hardware.from_config(paper.hardware), few, paper.benchmark.shapes, lookup, "float16") is None
+
+
+def test_rows_of_a_grid(paper):
+    benchmark = paper.benchmark.model_copy(update={"shapes": paper.benchmark.shapes[:1], "contexts": [128]})
+    body = project(benchmark, DEVICE, lookup, paper.reference)
+    assert len(body["rows"]) == 2 * 6  # two numbers of ranks, five architectures and the bound
+    for row in body["rows"]:
+        assert row["kind"] == "projected"
+        assert row["fitted"] is False
+        assert (row["published_ms"] is None) == (row["architecture"] in ("ladder", "desync", "no_communication"))
+        assert sum(row["breakdown_ms"].values()) == pytest.approx(row["projected_ms"])
+    standard, bound = body["rows"][0], body["rows"][5]
+    assert standard["published_ms"] == 3.7
+    assert standard["speedup"] == 0
+    assert bound["share_hidden"] == pytest.approx(1)
+    assert body["headline"]["published_geomean_speedup"] is None  # two of twenty rows are no headline
+    assert body["errors"]["fitted"] is None
+    assert body["errors"]["held_out"]["rows"] == 6
+    assert {drawing["architecture"] for drawing in body["timelines"]} == {*ARCHITECTURES, "no_communication"}
+
+
+def test_another_device_has_no_published_times(paper):
+    benchmark = paper.benchmark.model_copy(update={"shapes": paper.benchmark.shapes[:1], "contexts": [128]})
+    body = project(benchmark, DEVICE, lookup)
+    assert all(row["published_ms"] is None for row in body["rows"])
+    assert body["headline"]["published_rows_geomean_speedup"] is None
+
+
+def test_unknown_values_are_refused():
+    with pytest.raises(KeyError, match="memory_bandwidth"):
+        DEVICE.with_values({"memory_bandwidth": 1.0})

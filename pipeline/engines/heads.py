@@ -1,0 +1,71 @@
+"""Attention heads of a size that fused kernels support: padded with zeros, scaled as the true size."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.config.model import ModelConfig
+from pipeline.errors import ConfigError
+from pipeline.models.cache import LayerCache
+from pipeline.models.layers import Attention
+
+SUPPORTED = (16, 32, 40, 48, 64, 72, 80, 96, 104, 128, 160, 192, 256)  # fused context attention, TensorRT-LLM 0.12-1.2
+
+
+def engine_head_dim(config: ModelConfig, padding: bool) -> int:
+    """The head size an engine computes with; raises ConfigError where no fused kernel has it."""
+    found = next((size for size in SUPPORTED if size >= config.head_dim), None)
+    sizes = ", ".join(map(str, SUPPORTED))
+    if found is None:
+        raise ConfigError(
+            f"model={config.name}: heads {config.head_dim} wide: fused attention kernels go up to {SUPPORTED[-1]}; "
+            "more heads would be right"
+        )
+    if found != config.head_dim and not padding:
+        raise ConfigError(
+            f"engine.head_padding=false: no fused attention kernel has heads {config.head_dim} wide, as "
+            f"{config.name} has; they have {sizes}. engine.head_padding=true pads to {found}"
+        )
+    return found
+
+
+def pad_heads(name: str, tensor: Tensor, n_head: int, head_dim: int, padded: int) -> Tensor:
+    """A parameter of one rank with every head `padded` wide; others come back as they are.
+
+    `attn.qkv` (W, d, 3·h·hd) gets zero columns, `attn.out.weight` (W, h·hd, d) zero rows: scores and outputs
+    are those of the true heads as long as the softmax scale is 1/√head_dim.
+    """
+    if padded == head_dim:
+        return tensor
+    extra = padded - head_dim
+    if ".attn.qkv." in name:
+        heads = tensor.unflatten(-1, (3, n_head, head_dim))  # (W, [d,] 3, h, hd)
+        return F.pad(heads, (0, extra)).flatten(-3)
+    if name.endswith(".attn.out.weight"):
+        rows = tensor.unflatten(1, (n_head, head_dim))  # (W, h, hd, d)
+        return F.pad(rows, (0, 0, 0, extra)).flatten(1, 2)
+    return tensor
+
+
+class PaddedAttention(Attention):
+    """Attention over padded heads with the softmax scale of the true size: what an engine computes, in torch."""
+
+    def __init__(self, n_ways: int, n_head: int, head_dim: int, padded: int, n_embd: int, bias: bool) -> None:
+        super().__init__(n_ways, n_head, padded, n_embd, bias)
+        self.q_factor = (padded / head_dim) ** 0.5  # the kernel divides by √padded
+
+    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:  # (W, B, T, d) -> (W, B, T, d)
+        qkv = self.qkv(x)  # (W, B, T, 3·h·hp)
+        w, b, t, _ = qkv.shape
+        q, k, v = qkv.view(w * b, t, 3, self.n_head, self.head_dim).permute(2, 0, 3, 1, 4)  # each (W·B, h, T, hp)
+        q = q * self.q_factor
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True) if cache is None else cache.attend(q, k, v)
+        y = y.transpose(1, 2).reshape(w, b, t, self.n_head * self.head_dim)
+        out: Tensor = self.out(y)
+        return out
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """torch's type of a configured name, as float16."""
+    found: torch.dtype = getattr(torch, name)
+    return found

@@ -1,0 +1,55 @@
+"""What an engine is, as plain data: everything that its bytes depend on but the weights."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline.config.engine import EngineConfig
+from pipeline.config.model import ModelConfig
+from pipeline.engines.heads import engine_head_dim
+from pipeline.errors import ConfigError
+from pipeline.models import Placement, local_shape
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """A model split over tp_size ranks, for one kind of engine."""
+
+    model: ModelConfig
+    engine: str
+    tp_size: int
+    dtype: str
+    head_dim: int  # as computed, padding included
+    mode: str
+    max_batch_size: int
+    max_input_len: int
+    module: str
+    target: str
+
+    @classmethod
+    def of(cls, model: ModelConfig, engine: EngineConfig) -> "EngineSpec":
+        """Raises ConfigError where the model cannot be split so, or no kernel has its heads."""
+        local_shape(model, Placement(0, engine.tp_size))
+        if engine.max_input_len < 1 or model.block_size < 1:
+            raise ConfigError(f"engine.max_input_len={engine.max_input_len}: must be at least 1")
+        return cls(
+            model=model,
+            engine=engine.name,
+            tp_size=engine.tp_size,
+            dtype=engine.dtype,
+            head_dim=engine_head_dim(model, engine.head_padding),
+            mode=engine.mode,
+            max_batch_size=engine.max_batch_size,
+            max_input_len=min(engine.max_input_len, model.block_size),
+            module=engine.module,
+            target=engine.target,
+        )
+
+    def placement(self, rank: int) -> Placement:
+        return Placement(rank, self.tp_size)
+
+    def body(self) -> dict[str, Any]:
+        """As JSON data; the model by its shape alone."""
+        return {**asdict(self), "model": {"name": self.model.name, **self.model.identity()}}
+
+    def identity(self) -> dict[str, Any]:
+        return {**self.body(), "model": self.model.identity()}

@@ -1,6 +1,7 @@
 """Tasks of the lm-evaluation-harness scored with our models. The only file that imports lm_eval."""
 
 import contextlib
+import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from pipeline.errors import ConfigError, DataError, MissingRequirementError
 from pipeline.evaluation.requests import Request, Tokens
 from pipeline.evaluation.scorer import Progress, Scorer
 from pipeline.evaluation.superglue_data import TaskData
+from pipeline.provenance import fingerprint
 
 HARNESS_VERSION: str = lm_eval.__version__
 STOCK = Path(lm_eval.__file__).parent / "tasks" / "super_glue"
@@ -139,6 +141,10 @@ class HarnessTask:
     def version(self) -> str:
         return str(self.task.VERSION)
 
+    def settings_key(self) -> str:
+        """A name for prompt, data and metric as the task file has them."""
+        return fingerprint(self.task.dump_config())
+
     @property
     def requests(self) -> int:
         return len(self.task.instances)
@@ -198,7 +204,7 @@ def named_tasks(names: Sequence[str], task_dir: str | None) -> list[HarnessTask]
     set cannot be had.
     """
     with quiet_harness(), quiet_bars():
-        manager = TaskManager(include_path=task_dir)
+        manager = _task_manager(task_dir)
         unknown = [name for name in names if name not in manager.task_index]
         if unknown:
             import difflib
@@ -214,6 +220,12 @@ def named_tasks(names: Sequence[str], task_dir: str | None) -> list[HarnessTask]
                 "Go online, or fetch it into the local cache of the datasets library first"
             ) from error
     return [HarnessTask(name, task) for name, task in loaded["tasks"].items()]
+
+
+@functools.cache
+def _task_manager(task_dir: str | None) -> TaskManager:
+    """The harness' index of its thousands of task files: seconds to build."""
+    return TaskManager(include_path=task_dir)
 
 
 def check_representable(tasks: Sequence[HarnessTask], tokenizer: Tokenizer, vocab_size: int) -> None:

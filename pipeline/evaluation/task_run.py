@@ -70,7 +70,8 @@ def score_named(config: Config, source: ModelSource) -> dict[str, dict[str, Any]
     """Entries of `tasks` for any tasks of the harness, with the harness' own metrics and standard errors."""
     cache = open_cache(config, source)
     tasks = {task.name: task for task in named_tasks(config.evaluation.tasks, config.evaluation.task_dir)}
-    entries = {name: cache.get(name, version=task.version) for name, task in tasks.items()}
+    keys = {name: {"version": task.version, "settings": task.settings_key()} for name, task in tasks.items()}
+    entries = {name: cache.get(name, **keys[name]) for name in tasks}
     todo = [task for name, task in tasks.items() if entries[name] is None]
     for task, found, seconds in _score_each(config, source, todo):
         values = {metric: value for metric, (value, _) in found["metrics"].items()}
@@ -89,7 +90,7 @@ def score_named(config: Config, source: ModelSource) -> dict[str, dict[str, Any]
             "seconds": seconds,
         }
         entries[task.name] = entry
-        cache.put(task.name, entry, version=task.version)
+        cache.put(task.name, entry, **keys[task.name])
     return {name: entry for name, entry in entries.items() if entry is not None}
 
 

@@ -63,8 +63,8 @@ def load_huggingface(folder: Path, expected: ModelConfig | None = None) -> Trans
     """
     config = read_config(folder, expected.name if expected else folder.name)
     if expected is not None and config.identity() != expected.identity():
-        ours, theirs = expected.identity(), config.identity()
-        odd = [f"{key}={theirs[key]} (wanted {ours[key]})" for key in ours if ours[key] != theirs[key]]
+        wished, has = expected.identity(), config.identity()
+        odd = [f"{key}={has[key]} (wanted {wished[key]})" for key in wished if wished[key] != has[key]]
         raise CheckpointError(f"{folder} holds another model: {', '.join(odd)}")
     model = build_model(config, seed=None)
     wanted = dict(model.named_parameters())

@@ -16,10 +16,8 @@ def architecture(inputs: Inputs, model: str) -> str | None:
     for body in bodies:
         if body is None:
             continue
-        shape = body.get("model")
-        found = body.get("architecture") or (shape.get("architecture") if isinstance(shape, dict) else None)
-        if found:
-            return str(found)
+        if body.get("architecture"):
+            return str(body["architecture"])
     return None
 
 
@@ -76,11 +74,11 @@ def models_table(inputs: Inputs, demo: str) -> Table | None:
 
 
 def _shape(inputs: Inputs, model: str) -> dict[str, Any]:
-    for body in (inputs.training.get(model), inputs.perplexity.get(model)):
-        shape = body.get("model") if body else None
-        if isinstance(shape, dict):
-            return shape
-    return {}
+    """The shape as training or an engine of this model recorded it."""
+    recorded = [body.get("shape") for body in (inputs.training.get(model), inputs.perplexity.get(model)) if body]
+    engines = [body for body in inputs.engines.values() if body.get("model") == model]
+    recorded += [body["spec"].get("model") for body in engines if isinstance(body.get("spec"), dict)]
+    return next((shape for shape in recorded if isinstance(shape, dict)), {})
 
 
 def training_table(inputs: Inputs, demo: str) -> Table | None:
@@ -94,7 +92,8 @@ def training_table(inputs: Inputs, demo: str) -> Table | None:
                 "scale": inputs.scale,
                 "model": model,
                 **{key: body.get(key) for key in ("steps", "tokens", "train_loss_nats", "val_loss_nats")},
-                **{key: body.get(key) for key in ("unigram_loss_nats", "wall_s", "tokens_per_s", "mfu")},
+                **{key: body.get(key) for key in ("unigram_loss_nats", "stepping_s", "tokens_per_s_median", "mfu")},
+                **{key: body.get(key) for key in ("peak_memory_bytes", "workers", "device_kind")},
                 "below_unigram_nats": unigram - loss if unigram is not None and loss is not None else None,
             }
         )
@@ -108,9 +107,12 @@ def training_table(inputs: Inputs, demo: str) -> Table | None:
         Column("val_loss_nats", "Validation loss", "nats", "number", 3),
         Column("unigram_loss_nats", "Unigram loss", "nats", "number", 3),
         Column("below_unigram_nats", "Below unigram", "nats", "number", 3),
-        Column("wall_s", "Time", "s", "number", 0),
-        Column("tokens_per_s", "Speed", "tokens/s", "integer"),
+        Column("stepping_s", "Time in steps", "s", "number", 0),
+        Column("tokens_per_s_median", "Speed", "tokens/s", "integer"),
         Column("mfu", "MFU", format="percent", digits=1),
+        Column("peak_memory_bytes", "Peak memory", "bytes", "integer"),
+        Column("workers", "Workers", format="integer"),
+        Column("device_kind", "Device"),
     ]
     below = [row["below_unigram_nats"] for row in rows if row["below_unigram_nats"] is not None]
     verdict = ""

@@ -31,17 +31,17 @@ def ttft_table(inputs: Inputs, name: str, demo: str) -> Table | None:
     columns = [
         Column("size", "Size"),
         Column("context", "Context", "tokens", "integer"),
-        Column("batch_size", "Batch", format="integer"),
+        Column("batch_size", "Batch", format="integer", fold=True),
         Column("tp_size", "Ranks", format="integer"),
-        Column("link", "Link"),
+        Column("link", "Link", fold=True),
         Column("architecture", "Architecture"),
         Column("ttft_ms_median", "TTFT median", "ms", "number", 2),
         Column("ttft_ms_low", "95% from", "ms", "number", 2),
-        Column("ttft_ms_high", "to", "ms", "number", 2),
+        Column("ttft_ms_high", "95% to", "ms", "number", 2),
         Column("ttft_ms_p95", "p95", "ms", "number", 2),
         Column("speedup", "Speedup", "", "signed_percent", 1),
         Column("speedup_low", "95% from", "", "signed_percent", 1),
-        Column("speedup_high", "to", "", "signed_percent", 1),
+        Column("speedup_high", "95% to", "", "signed_percent", 1),
         Column("compute_ms", "Compute", "ms", "number", 2),
         Column("exposed_communication_ms", "Exposed communication", "ms", "number", 2),
         Column("hideable_ms", "Hideable", "ms", "number", 2),
@@ -52,11 +52,12 @@ def ttft_table(inputs: Inputs, name: str, demo: str) -> Table | None:
         Column("peak_memory_bytes", "Peak memory", "bytes", "integer"),
         Column("repeats", "Repeats", format="integer"),
         Column("oversubscribed", "Ranks exceed cores", format="yes_no"),
-        Column("engine", "Engine"),
-        Column("mode", "Mode"),
-        Column("device", "Device"),
-        Column("dtype", "Type"),
-        Column("transport", "Transport"),
+        Column("engine", "Engine", fold=True),
+        Column("mode", "Mode", fold=True),
+        Column("device", "Device", fold=True),
+        Column("dtype", "Type", fold=True),
+        Column("transport", "Transport", fold=True),
+        Column("status", "Status", fold=True),
         Column("comparability", "To be known"),
     ]
     notes = [
@@ -65,9 +66,7 @@ def ttft_table(inputs: Inputs, name: str, demo: str) -> Table | None:
         "its all-reduces, whose output is wrong.",
     ]
     if any(row.get("oversubscribed") for row in rows):
-        notes.append(
-            "Where ranks outnumber cores they wait for each other's cores: such times say little about overlap."
-        )
+        notes.append("Where ranks exceed cores they take turns: such times show order, not overlap.")
     return Table(f"ttft_{name}", f"Time To First Token, {name}", columns, rows, _ttft_verdict(rows), notes, demo)
 
 
@@ -107,7 +106,7 @@ def decode_table(inputs: Inputs, name: str, demo: str) -> Table | None:
         Column("new_tokens", "New tokens", format="integer"),
         Column("ms_per_token_median", "Per token", "ms", "number", 2),
         Column("ms_per_token_low", "95% from", "ms", "number", 2),
-        Column("ms_per_token_high", "to", "ms", "number", 2),
+        Column("ms_per_token_high", "95% to", "ms", "number", 2),
         Column("tokens_per_s", "Speed", "tokens/s", "number", 1),
         Column("speedup", "Speedup", "", "signed_percent", 1),
         Column("oversubscribed", "Ranks exceed cores", format="yes_no"),
@@ -138,6 +137,7 @@ def paper_table(inputs: Inputs, tp_size: int, reference: ReferenceConfig, demo: 
         Column("link", "Link"),
         *(Column(f"{name}_ms", name.replace("_", " "), "ms", "number", 1) for name in SHOWN),
         Column("kraken_speedup", "Kraken's speedup", "", "signed_percent", 1),
+        Column("oversubscribed", "Ranks exceed cores", format="yes_no"),
     ]
     number = {4: "6", 8: "7"}[tp_size]
     merged = sorted(
@@ -171,14 +171,17 @@ def _wide(kind: str, size: str, context: int, times: dict[str, float]) -> Row:
 def _gathered(kind: str, body: Body, tp_size: int, **more: Any) -> list[Row]:
     """Long rows of a result file as one row a size, context and link."""
     cells: dict[tuple[Any, ...], dict[str, float]] = {}
+    crowded: dict[tuple[Any, ...], bool | None] = {}
     for row in body.get("rows", []):
         milliseconds = row.get(TIME[kind])
         if row.get("tp_size") != tp_size or milliseconds is None or row.get("batch_size", 1) != 1:
             continue
         key = (row.get("size"), row.get("context"), row.get("link"))
         cells.setdefault(key, {})[row["architecture"]] = milliseconds
+        crowded[key] = row.get("oversubscribed")
     return [
-        {**_wide(kind, size, context, times), "link": link, **more} for (size, context, link), times in cells.items()
+        {**_wide(kind, key[0], key[1], times), "link": key[2], "oversubscribed": crowded[key], **more}
+        for key, times in cells.items()
     ]
 
 
@@ -199,6 +202,8 @@ def _paper_verdict(rows: list[Row], tp_size: int) -> str:
     measured = [row for row in rows if row["kind"] == "measured"]
     if measured and not any(row["size"] in quoted_sizes for row in measured):
         text += " The measured rows are other shapes on other hardware: they neither confirm nor refute the paper's."
+    if any(row.get("oversubscribed") for row in measured):
+        text += " Where ranks exceed cores, times show order, not overlap."
     if not measured:
         text += " Nothing of this table was measured here."
     return text
@@ -256,19 +261,16 @@ def engines_table(inputs: Inputs, demo: str) -> Table | None:
     """What was built: one row an engine folder."""
     rows: list[Row] = []
     for folder, body in inputs.engines.items():
-        ranks = body.get("ranks")
         rows.append(
             {
                 "kind": "measured",
                 **({"scale": inputs.scale} if body.get("model") in inputs.models else {}),
                 "engine_folder": folder,
                 "model": body.get("model"),
-                "engine": body.get("engine") or body.get("name"),
-                "ranks": len(ranks) if isinstance(ranks, list) else ranks,
+                "engine": body.get("engine"),
+                "ranks": body.get("ranks"),
                 **{key: body.get(key) for key in ("collectives", "module", "version", "target", "dtype", "mode")},
-                "size_bytes": _sum(body, "size_bytes", "bytes"),
-                "build_s": _sum(body, "build_s", "seconds"),
-                "status": body.get("status"),
+                **{key: body.get(key) for key in ("size_bytes", "build_s", "weights", "status")},
             }
         )
     if not rows:
@@ -282,20 +284,10 @@ def engines_table(inputs: Inputs, demo: str) -> Table | None:
         Column("target", "Target"),
         Column("dtype", "Type"),
         Column("mode", "Mode"),
+        Column("weights", "Weights"),
         Column("module", "Module"),
         Column("version", "Version"),
         Column("status", "Status"),
     ]
     notes = ("Building needs no GPU, running does. TTFT rows name the engine that was timed.",)
     return Table("engines", "Inference engines", columns, rows, notes=notes, demo=demo)
-
-
-def _sum(body: Body, *keys: str) -> float | None:
-    """A quantity of the whole engine: given as such, or summed over its ranks."""
-    ranks = body.get("ranks")
-    for key in keys:
-        if isinstance(body.get(key), int | float):
-            return float(body[key])
-        if isinstance(ranks, list) and ranks and all(isinstance(rank, dict) and key in rank for rank in ranks):
-            return float(sum(rank[key] for rank in ranks))
-    return None

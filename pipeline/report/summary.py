@@ -6,7 +6,7 @@ from pipeline.report.table import Column
 
 WIDEST = 12  # rows of a table that are shown
 SHOWN = {
-    "training": ("model", "val_loss_nats", "below_unigram_nats", "tokens_per_s"),
+    "training": ("model", "val_loss_nats", "below_unigram_nats", "tokens_per_s_median"),
     "perplexity": ("model", "loss_nats", "perplexity", "difference_nats"),
     "superglue_0shot": ("model", "mean", "mean_difference", "data"),
     "superglue_3shot": ("model", "mean", "mean_difference", "published_mean", "data"),

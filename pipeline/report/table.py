@@ -25,6 +25,7 @@ class Column:
     format: Format = "text"
     digits: int = 2
     error_key: str | None = None  # key of the value's standard error, written behind ±
+    fold: bool = False  # said once below the table where all rows agree
 
     def text(self, row: Row) -> str:
         """The cell as words; an en dash where the row has no value."""
@@ -87,6 +88,23 @@ class Table:
         """Columns that at least one row fills."""
         return [column for column in self.columns if any(row.get(column.key) is not None for row in self.rows)]
 
+    @property
+    def folded_columns(self) -> list[Column]:
+        """Columns that need no room: the same in every row."""
+        foldable = [column for column in self.used_columns if column.fold]
+        return [column for column in foldable if len({column.text(row) for row in self.rows}) == 1]
+
+    @property
+    def shown_columns(self) -> list[Column]:
+        folded = self.folded_columns
+        return [column for column in self.used_columns if column not in folded]
+
+    @property
+    def folded_sentence(self) -> str:
+        """What the folded columns say."""
+        parts = [f"{column.label.lower()} {column.text(self.rows[0])}" for column in self.folded_columns]
+        return f"The same in all rows: {', '.join(parts)}." if parts else ""
+
     def as_dict(self) -> dict[str, Any]:
         """The table for report.json: raw values, with units beside the keys' headings."""
         return {
@@ -102,6 +120,7 @@ class Table:
                     "format": column.format,
                     "digits": column.digits,
                     "error_key": column.error_key,
+                    "fold": column.fold,
                 }
                 for column in self.used_columns
             ],

@@ -77,6 +77,7 @@ def timeline(name: str, body: Body, kind: str, demo: str) -> Figure | None:
         extent = f"first {first['layers']} layers" if first.get("layers") else "one forward of rank 0"
         where = _where(tuple(first.get(key) for key in ("size", "context", "tp_size", "link")))
         caption = f"{where}, {extent}; upper lane: compute, lower lane: communication. "
+        caption += "All-reduce in the upper lane is waiting. " if kind == "measured" else ""
         caption += "Counterpart of the paper's Figure 3."
         title = f"What runs when, {label(name, body, kind)}"
         return finish(drawing, f"timeline_{name}", title, caption, kind, demo)

@@ -18,15 +18,20 @@ def training(model: str) -> dict[str, Any]:
     ]
     return {
         "kind": "measured",
-        "model": {"name": model, "architecture": MODELS[model], "n_layer": 4, "n_ways": 1, "n_embd": 128, "n_head": 4},
+        "model": model,
+        "architecture": MODELS[model],
         "parameters": 1_345_000,
         "steps": 200,
         "tokens": 409_600,
         "train_loss_nats": 4.0,
         "val_loss_nats": LOSSES[model],
         "unigram_loss_nats": 6.5,
-        "wall_s": 61.0,
-        "tokens_per_s": 6700.0,
+        "stepping_s": 61.0,
+        "tokens_per_s_median": 6700.0,
+        "mfu": None,
+        "peak_memory_bytes": 400_000_000,
+        "workers": 1,
+        "device_kind": "cpu",
         "curve": curve,
         "validation": [{"step": 100, "loss_nats": 4.5}, {"step": 200, "loss_nats": LOSSES[model]}],
     }
@@ -36,6 +41,7 @@ def perplexity(model: str) -> dict[str, Any]:
     loss = LOSSES[model]
     return {
         "model": model,
+        "architecture": MODELS[model],
         "loss_nats": loss,
         "perplexity": math.exp(loss),
         "standard_error_nats": 0.02,
@@ -129,7 +135,13 @@ def engine(model: str) -> dict[str, Any]:
         "module": "tensorrt_rtx",
         "version": "1.7.1.116",
         "target": "sm80",
+        "mode": "whole",
+        "dtype": "float16",
+        "status": "built here, not run: no GPU",
+        "size_bytes": 5_000_000,
+        "build_s": 3.2,
         "key": "0123456789ab",
+        "spec": {"model": {"name": model, "n_layer": 4, "n_ways": 1, "n_embd": 128, "n_head": 4, "block_size": 256}},
     }
 
 

@@ -106,11 +106,34 @@ def test_a_real_difference_is_called_one(tmp_path):
     result_files.write_all(tmp_path)
     path = tmp_path / "results" / "demo" / "demo_kraken_4way" / "perplexity.json"
     files.write_json(path, {**files.read_json(path), "loss_nats": 3.5, "perplexity": math.exp(3.5)})
-    body = write_report(config(tmp_path), "f")
-    assert (
-        "demo_kraken_4way is better than demo_standard (-0.6000 ± 0.0283 nats)"
-        in (body["tables"]["perplexity"]["verdict"])
-    )
+    verdict = tables(tmp_path)["perplexity"].verdict
+    assert "demo_kraken_4way is better than demo_standard (-0.6000 ± 0.0283 nats)" in verdict
+
+
+def test_projections_stand_beside_published_and_measured_times(tmp_path):
+    result_files.write_all(tmp_path)
+    row = {"kind": "projected", "size": "1.3B", "context": 128, "tp_size": 4, "batch_size": 1, "published_ms": 3.7}
+    rows = [row | {"architecture": "standard", "projected_ms": 4.0, "speedup": 0.0, "fitted": True}]
+    rows += [row | {"architecture": "kraken", "projected_ms": 3.2, "speedup": 0.25, "fitted": False}]
+    body = {"hardware": "a100_40gb_nvswitch", "benchmark": "ttft_paper", "rows": rows, "errors": {}, "headline": None}
+    name = "projection-a100_40gb_nvswitch-ttft_paper"
+    files.write_json(tmp_path / "results" / "demo" / f"{name}.json", body)
+    found = tables(tmp_path)
+    table6 = found["table6"].rows
+    assert [row["kind"] for row in table6[:2]] == ["quoted", "projected"]
+    assert table6[1]["kraken_ms"] == 3.2
+    assert table6[1]["kraken_speedup"] == pytest.approx(0.25)
+    assert {row["size"] for row in table6 if row["kind"] == "measured"} == {"demo"}
+    assert all(row["oversubscribed"] for row in table6 if row["kind"] == "measured")
+    assert [row["fitted"] for row in found[f"projection_{name.removeprefix('projection-')}"].rows] == [True, False]
+
+
+def test_what_is_the_same_in_all_rows_is_said_once():
+    columns = [Column("a", "A", fold=True), Column("b", "B", fold=True), Column("c", "C")]
+    rows = [{"kind": "measured", "a": 1, "b": value, "c": 3} for value in (1, 2)]
+    table = Table("t", "T", columns, rows)
+    assert [column.key for column in table.shown_columns] == ["b", "c"]
+    assert table.folded_sentence == "The same in all rows: a 1."
 
 
 def test_whole_validation_sets_are_compared(tmp_path):

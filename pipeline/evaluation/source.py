@@ -11,11 +11,11 @@ from pipeline import files
 from pipeline.config import Config, ModelConfig
 from pipeline.data import Tokenizer, load_tokenizer
 from pipeline.errors import CheckpointError, DataError, MissingRequirementError, PipelineError
-from pipeline.models import WHOLE, Placement, Transformer, build_model, shard_state
+from pipeline.models import WHOLE, Placement, Transformer, build_model, huggingface, shard_state
 from pipeline.models.checkpoint import load_model, read_config
 
 HUB_OWNER = "openai-community"
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt")
 WANTED = ["config.json", "model.safetensors", "tokenizer.json", "vocab.json", "merges.txt"]
 
 
@@ -31,9 +31,7 @@ class ModelSource:
         """The model in float32, or one rank's part; raises CheckpointError for another or a damaged one."""
         if not self.is_huggingface:
             return load_model(self.folder, self.config, placement, device)
-        from pipeline.models.huggingface import load_huggingface
-
-        whole = load_huggingface(self.folder, self.config)
+        whole = huggingface.load_huggingface(self.folder, self.config)
         if placement == WHOLE:
             return whole.to(device)
         part = build_model(self.config, placement, seed=None, device=device)
@@ -56,7 +54,8 @@ class ModelSource:
     def key(self) -> str:
         """SHA-256 over the weights and the tokenizer: equal only for the same model."""
         digest = hashlib.sha256()
-        for name in (*WEIGHTS, "config.json", "tokenizer.json", "vocab.json", "merges.txt"):
+        weights = sorted(path.name for path in self.folder.glob("*.safetensors"))
+        for name in (*weights, "config.json", *TOKENIZER_FILES):
             if (self.folder / name).is_file():
                 digest.update(f"{name} {files.sha256_of(self.folder / name)}\n".encode())
         return digest.hexdigest()
@@ -75,7 +74,12 @@ def find_source(config: Config) -> ModelSource:
         if found.identity() != config.model.identity():
             load_model(folder, config.model)  # raises, naming every difference
         return ModelSource(folder, config.model)
-    return ModelSource(_checkpoint_folder(wanted, config), config.model, is_huggingface=True)
+    folder = _checkpoint_folder(wanted, config)
+    theirs, ours = huggingface.read_config(folder, config.model.name).identity(), config.model.identity()
+    if theirs != ours:
+        odd = ", ".join(f"{key}={theirs[key]} (wanted {ours[key]})" for key in ours if ours[key] != theirs[key])
+        raise CheckpointError(f"{folder} holds another model than model={config.model.name}: {odd}")
+    return ModelSource(folder, config.model, is_huggingface=True)
 
 
 def checkpoint_name(model: str) -> str:
@@ -122,7 +126,7 @@ def _local_checkpoint(wanted: str, config: Config) -> Path | None:
     name = checkpoint_name(config.model.name)
     for folder in (Path(wanted) / name, Path(wanted)):
         if (folder / "config.json").is_file():
-            if not any((folder / weights).is_file() for weights in WEIGHTS):
+            if not any(folder.glob("*.safetensors")):
                 raise CheckpointError(f"{folder}: config.json is there, the weights (model.safetensors) are not")
             return folder
     if Path(wanted).is_dir():

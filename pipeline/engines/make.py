@@ -14,6 +14,7 @@ from pipeline import files
 from pipeline.config.engine import EngineConfig
 from pipeline.config.model import ModelConfig
 from pipeline.engines import folder as engine_folder
+from pipeline.engines.spec import FILE as SPEC
 from pipeline.engines.spec import EngineSpec
 from pipeline.engines.weights import WeightSource, source_of
 from pipeline.models import count
@@ -64,6 +65,7 @@ def make(model: ModelConfig, engine: EngineConfig, trained: Path, folder: Path, 
     with _beside(folder) as temporary:
         begun = time.perf_counter()
         details = maker.write(source, temporary, say)
+        files.write_json(temporary / SPEC, spec.body())
         sizes = engine_folder.sizes(temporary)
         body = {
             "model": model.name,
@@ -86,8 +88,6 @@ def make(model: ModelConfig, engine: EngineConfig, trained: Path, folder: Path, 
             "build_s": time.perf_counter() - begun,
             **details,
         }
-        files.write_json(temporary / "spec.json", spec.body())
-        body["sizes"]["spec.json"] = (temporary / "spec.json").stat().st_size
         engine_folder.publish(temporary, folder)
     return Made(body, False)
 

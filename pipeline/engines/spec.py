@@ -1,13 +1,17 @@
 """What an engine is, as plain data: everything that its bytes depend on but the weights."""
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from pipeline import files
 from pipeline.config.engine import EngineConfig
 from pipeline.config.model import ModelConfig
 from pipeline.engines.heads import engine_head_dim
-from pipeline.errors import ConfigError
+from pipeline.errors import CheckpointError, ConfigError
 from pipeline.models import Placement, local_shape
+
+FILE = "spec.json"
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,15 @@ class EngineSpec:
             module=engine.module,
             target=engine.target,
         )
+
+    @classmethod
+    def read(cls, path: Path) -> "EngineSpec":
+        """A spec.json that `body` gave; raises CheckpointError on anything else."""
+        try:
+            body = dict(files.read_json(path))
+            return cls(**{**body, "model": ModelConfig.model_validate(body["model"])})
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path} does not describe an engine: {error!r}") from None
 
     def placement(self, rank: int) -> Placement:
         return Placement(rank, self.tp_size)

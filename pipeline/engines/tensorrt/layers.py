@@ -131,8 +131,9 @@ class Layers:
         """q, k or v, cut out along the last axis and split into heads."""
         heads, size = self.shape.n_head, self.head_dim
         network, trt = self.graph.network, self.graph.trt
+        sizes = self._sizes(qkv, heads * size)  # before the slice: layers stand in the order they are computed
         cut = network.add_slice(self.graph.use(qkv), (0, 0, index * heads * size), (0, 0, 0), (1, 1, 1))
-        cut.set_input(2, self._sizes(qkv, heads * size))
+        cut.set_input(2, sizes)
         split = network.add_shuffle(cut.get_output(0))
         split.reshape_dims = (0, 0, heads, size)
         split.second_transpose = trt.Permutation([0, 2, 1, 3])

@@ -116,7 +116,7 @@ STAGES: tuple[Stage, ...] = (
         "project_ttft",
         "TTFT projected for other hardware",
         "experiment",
-        ("benchmark", "hardware"),
+        ("benchmark", "hardware", "reference"),
         (),
         ("{results}/projection-{hardware}-{benchmark}.json",),
         overrides=("benchmark=ttft_paper",),  # the paper's grid, whatever is timed here

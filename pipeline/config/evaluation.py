@@ -17,7 +17,7 @@ class EvaluationConfig(Group):
     random_windows: PositiveInt = Field(4000, description="windows drawn by random_windows")
     random_windows_seed: NonNegativeInt = Field(1337, description="seed of random_windows, nanoGPT's by default")
     tasks: list[str] = Field(default_factory=list, description="harness tasks; empty: the eight of SuperGLUE")
-    task_dir: str | None = Field(None, description="folder with more tasks as harness YAML files; null: the harness' own")
+    task_dir: str | None = Field(None, description="folder with more harness tasks as YAML; null: its own")
     n_shot: NonNegativeInt = Field(3, description="worked examples in front of each question")
     data_dir: str | None = Field(
         None, description="folder in SuperGLUE's own JSONL form; null: the small set shipped here; hub: download"

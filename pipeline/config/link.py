@@ -22,7 +22,7 @@ class LinkConfig(Group):
 
     name: str = Field(description="name of the config file")
     links: list[str] = Field(
-        description="one or several: loopback, or a rate such as 300mbit (network namespaces; Linux, root)", min_length=1
+        description="loopback, or rates such as 300mbit (network namespaces; Linux, root)", min_length=1
     )
 
     @field_validator("links")

@@ -1,7 +1,7 @@
 """The whole configuration, parsed and checked."""
 
 import difflib
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -112,9 +112,11 @@ def known_keys(group: str) -> list[str]:
     current: type[BaseModel] = Config
     for part in filter(None, group.split(".")):
         field = current.model_fields.get(part)
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+        annotations = [field.annotation, *get_args(field.annotation)] if field else []  # X, or the X of X | None
+        groups = [kind for kind in annotations if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if not groups:
             return []
-        current = field.annotation
+        current = groups[0]
     return list(current.model_fields)
 
 

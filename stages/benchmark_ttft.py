@@ -8,43 +8,76 @@ docs/ttft.md explains the protocol and every column.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Config
 from pipeline.stages import BY_NAME
 from pipeline.tracking import StageRun
 from stages.entry import launch
 
+if TYPE_CHECKING:
+    from pipeline.benchmark.grid import Models
+
+    Grid = dict[int, list[Models]]
+
 
 def run(config: Config, log: StageRun) -> None:
     from pipeline import files
-    from pipeline.benchmark import ttft
+    from pipeline.benchmark.dry_run import dry_run
     from pipeline.benchmark.grid import expand
-    from pipeline.benchmark.result import make_body
-    from pipeline.benchmark.table import breakdown_table, decode_table, ttft_table
     from pipeline.compose import model_config
     from pipeline.provenance import write_result
 
     stage, benchmark = BY_NAME["benchmark_ttft"], config.benchmark
     grid = expand(benchmark, model_config)
+    if config.debug.dry_run:
+        on_gpu = benchmark.dtype != "float32" or config.cluster.device == "cuda"
+        print(dry_run(benchmark, config.link, "cuda" if on_gpu else "cpu", grid))
+        return
     result = stage.result(config)
     files.check_writable(result.parent, hint="paths.results")
-    folders = _trained(config) if benchmark.weights == "trained" else {}
-    ttft.check(benchmark, config.link, config.cluster, grid)
-    measured, decoded = ttft.measure_grid(benchmark, config.link, config.cluster, grid, folders, _say)
-    body = make_body(measured, decoded, benchmark, result.parent, result.stem) | {"scale": config.scale.name}
-    write_result(result, body, stage.fingerprint(config))
-
+    body = (_one_rank if benchmark.protocol == "one_rank" else _ranks)(config, grid, result)
+    write_result(result, body | {"scale": config.scale.name}, stage.fingerprint(config))
+    for path in [result, *map(Path, body["figures"])]:
+        log.log_artifact(path)
     log.log_metrics(
         {f"{name}_geomean_speedup": one["geomean_speedup"] for name, one in body["headline"]["all"].items()}
     )
-    for path in [result, *map(Path, body["figures"])]:
-        log.log_artifact(path)
-    print("\n" + ttft_table(body["rows"]))
-    if benchmark.breakdown:
-        print("\n" + breakdown_table(body["breakdown"]))
-    if body["decode_rows"]:
-        print("\n" + decode_table(body["decode_rows"]))
+    _print(body, result)
+
+
+def _ranks(config: Config, grid: "Grid", result: Path) -> dict[str, Any]:
+    from pipeline.benchmark import ttft
+    from pipeline.benchmark.result import make_body
+
+    benchmark = config.benchmark
+    ttft.check(benchmark, config.link, config.cluster, grid)
+    folders = _trained(config) if benchmark.weights == "trained" else {}
+    measured, decoded = ttft.measure_grid(benchmark, config.link, config.cluster, grid, folders, _say)
+    return make_body(measured, decoded, benchmark, result.parent, result.stem)
+
+
+def _one_rank(config: Config, grid: "Grid", result: Path) -> dict[str, Any]:
+    from pipeline.benchmark import one_rank
+    from pipeline.benchmark.result import one_rank_body
+    from pipeline.projection.hardware import Hardware
+
+    benchmark, hardware = config.benchmark, Hardware.from_config(config.hardware)
+    one_rank.check(benchmark, config.cluster, grid)
+    rows = one_rank.measure(benchmark, config.cluster, grid, hardware.all_reduce_seconds, config.hardware.name, _say)
+    return one_rank_body(rows, benchmark, config.hardware.model_dump(mode="json"))
+
+
+def _print(body: dict[str, Any], result: Path) -> None:
+    from pipeline.benchmark.table import breakdown_table, decode_table, ttft_table
+
+    for text in (ttft_table(body["rows"]), breakdown_table(body["breakdown"]), decode_table(body["decode_rows"])):
+        if text:
+            print("\n" + text)
     print()
+    for name, one in body["headline"]["all"].items():
+        if name != "standard":
+            print(f"geometric mean speedup over {one['rows']} rows: {name} {one['geomean_speedup']:+.1%}")
     for path in [str(result), *body["figures"]]:
         print(f"wrote {path}")
 
@@ -60,4 +93,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(launch(run, __doc__ or ""))
+    raise SystemExit(launch(run, __doc__ or "", plans_itself=True))

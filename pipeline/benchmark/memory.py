@@ -34,31 +34,36 @@ def cache_bytes(model: ModelConfig, cell: Cell, new_tokens: int, placement: Plac
 
 
 def rank_bytes(
-    models: Models, prefills: list[Cell], decodes: list[Cell], new_tokens: int, dtype: str, device: str
+    models: Models,
+    prefills: list[Cell],
+    decodes: list[Cell],
+    new_tokens: int,
+    dtype: str,
+    device: str,
+    shared: bool = False,
 ) -> int:
-    """One rank's memory while it holds every architecture of `models`."""
+    """One rank's memory while it holds every architecture of `models`; `shared`: all in one arena of weights."""
     placement = Placement(0, models.tp_size)
     shapes = models.by_architecture.values()
-    weights = sum(weight_bytes(model, placement, dtype) for model in shapes)
+    weights = (max if shared else sum)(weight_bytes(model, placement, dtype) for model in shapes)
     activations = max(activation_bytes(m, cell, placement, dtype) for m in shapes for cell in [*prefills, *decodes])
     caches = max((sum(cache_bytes(m, c, new_tokens, placement, dtype) for m in shapes) for c in decodes), default=0)
     return int(weights + activations + caches + (0 if device == "cuda" else PROCESS_BYTES))
 
 
-def check_memory(needed_per_rank: int, models: Models, device: str) -> None:
-    """Raise MissingRequirementError where the ranks of one launch do not fit."""
+def free_bytes(n_ranks: int, device: str) -> int:
+    """What each of `n_ranks` ranks may take: its GPU's free memory, or its share of the machine's."""
     if device == "cuda":
-        free = min(torch.cuda.mem_get_info(index)[0] for index in range(models.tp_size))
-        needed, where = needed_per_rank, "on the fullest GPU"
-    else:
-        free = psutil.virtual_memory().available
-        needed, where = needed_per_rank * models.tp_size, "on this machine"
-    if needed > SPARE * free:
-        raise MissingRequirementError(
-            f"benchmark.shapes size={models.size} at tp_size={models.tp_size} needs about {needed / 1e9:.1f} GB, "
-            f"{free / 1e9:.1f} GB are free {where}: leave the size out, time fewer architectures or shorter contexts, "
-            "or use a machine with more memory"
-        )
+        return int(SPARE * min(torch.cuda.mem_get_info(index)[0] for index in range(n_ranks)))
+    return int(SPARE * psutil.virtual_memory().available) // n_ranks
+
+
+def too_little(models: Models, needed_per_rank: int, free_per_rank: int) -> MissingRequirementError:
+    return MissingRequirementError(
+        f"benchmark.shapes size={models.size} at tp_size={models.tp_size} needs about {needed_per_rank / 1e9:.1f} GB "
+        f"a rank, {free_per_rank / 1e9:.1f} GB are free for each: leave the size out, shorten benchmark.contexts, or "
+        "use a machine with more memory"
+    )
 
 
 def reset_peak(device: torch.device) -> int:

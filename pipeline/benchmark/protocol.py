@@ -3,13 +3,18 @@
 One round times every variant once; a sample is the maximum over ranks, in milliseconds.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 2000
+TimeOne = Callable[[str], tuple[float, float]]
+Agree = Callable[[list[float]], list[float]]
+
+WARMUP_SHARE = 1 / 3  # of the time limit, at most
 SETTLED_WINDOW = 4  # rounds compared before and after: medians of 4 differ by chance about as much as noise does
 
 
@@ -110,3 +115,37 @@ def rotated(names: Sequence[str], turn: int) -> list[str]:
     """The variants in the order of round `turn`: each comes first equally often."""
     start = turn % len(names)
     return [*names[start:], *names[:start]]
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """What a row of the grid measured: milliseconds a round, host and device, by variant."""
+
+    samples_ms: dict[str, list[float]]
+    device_ms: dict[str, list[float]]
+    warmup_rounds: int
+    seconds: float
+
+
+def run_rounds(names: Sequence[str], timed: TimeOne, agree: Agree, rules: Rules) -> Rounds:
+    """Warm up, then time every variant once a round in rotated order until the rules say enough.
+
+    `timed(name)` gives (host, device) milliseconds of one forward; `agree(values)` the maximum over ranks of each,
+    so that all ranks decide alike.
+    """
+    warmup: list[list[float]] = [[] for _ in names]
+    kept: list[list[float]] = [[] for _ in names]
+    device: list[list[float]] = [[] for _ in names]
+    begun, elapsed, warm, turn = time.monotonic(), 0.0, False, 0
+    while not (warm and kept[0] and may_stop(kept, elapsed, rules)):
+        turn += 1
+        local = {name: timed(name) for name in rotated(names, turn)}
+        values = [part for name in names for part in local[name]]
+        *shared, elapsed = agree([*values, time.monotonic() - begun])
+        for index, series in enumerate(kept if warm else warmup):
+            series.append(shared[2 * index])
+            if warm:
+                device[index].append(shared[2 * index + 1])
+        if not warm:
+            warm = warmup_is_over(warmup, rules) or elapsed > WARMUP_SHARE * rules.time_limit_s
+    return Rounds(dict(zip(names, kept, strict=True)), dict(zip(names, device, strict=True)), len(warmup[0]), elapsed)

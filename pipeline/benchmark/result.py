@@ -17,6 +17,10 @@ VERIFIED = {
     "cpu": "ranks over gloo on CPU: tensor-parallel logits are tested against one process to 1e-5",
     "cuda": "ranks over NCCL on GPUs: this path is written but was not run when the project was made",
 }
+VERIFIED_ONE_RANK = {
+    "cpu": "one process on CPU; the modelled link takes no core",
+    "cuda": "one GPU: this path is written but was not run when the project was made",
+}
 
 
 def make_body(
@@ -50,6 +54,27 @@ def make_body(
         "timeline": timelines,
         "traces": [str(path) for path in traces],
         "figures": [str(path) for path in drawn],
+    }
+
+
+def one_rank_body(
+    rows: Sequence[dict[str, Any]], benchmark: BenchmarkConfig, hardware: dict[str, Any]
+) -> dict[str, Any]:
+    """Rows of one rank's share, with the link model whose durations stand in for the collectives."""
+    return {
+        "benchmark": benchmark.name,
+        "kind": "measured compute, modelled communication",
+        "verified": VERIFIED_ONE_RANK[rows[0]["device"]],
+        "protocol": _protocol(benchmark)
+        | {"time": "one rank's prefill to the sampled first token; no other rank runs"},
+        "link_model": hardware,
+        "rows": list(rows),
+        "headline": headline([row for row in rows if row["kind"] != "measured"]),
+        "decode_rows": [],
+        "breakdown": [],
+        "timeline": [],
+        "traces": [],
+        "figures": [],
     }
 
 

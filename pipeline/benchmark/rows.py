@@ -18,24 +18,60 @@ def ttft_rows(measured: Measured, benchmark: BenchmarkConfig) -> list[dict[str, 
     """One row an architecture, and one for the no-communication bound of the standard model."""
     samples = measured.result["samples_ms"]
     architectures = list(measured.models.by_architecture)
-    rows = [_row(measured, benchmark, name, samples[f"{name}/overlapped"]) for name in architectures]
+    rows = [_row(measured, benchmark, name, samples[_key(name)]) for name in architectures]
     if benchmark.no_communication_bound:
-        rows.append(_row(measured, benchmark, BOUND, samples["standard/skipped"]))
+        rows.append(_row(measured, benchmark, BOUND, samples[_key(BOUND)]))
     return rows
 
 
 def _row(measured: Measured, benchmark: BenchmarkConfig, name: str, series: Sequence[float]) -> dict[str, Any]:
     samples = measured.result["samples_ms"]
     architecture = "standard" if name == BOUND else name
-    own, standard = summarise(series), samples["standard/overlapped"]
-    t_standard = summarise(standard).median
-    bound = summarise(samples["standard/skipped"]).median
-    compute = summarise(samples[f"{architecture}/skipped"]).median
     blocking = samples.get(f"{architecture}/blocking") if name != BOUND else None
-    faster = ratio_interval(standard, series)
     details = measured.result["details"][architecture]
-    hideable = t_standard - bound
-    row = _identity(measured, benchmark, name) | {
+    device_ms = measured.result["device_ms"].get(_key(name))
+    columns = speed_columns(
+        series,
+        standard=samples["standard/overlapped"],
+        bound=samples["standard/skipped"],
+        compute=samples[f"{architecture}/skipped"],
+    )
+    row = (
+        _identity(measured, benchmark, name)
+        | columns
+        | {
+            "device_ms_median": summarise(device_ms).median
+            if device_ms and measured.resources.device == "cuda"
+            else None,
+            "warmup_rounds": measured.result["warmup_rounds"],
+            "collectives": 0 if name == BOUND else details["collectives"],
+            "bytes": 0 if name == BOUND else details["bytes"],
+            "peak_memory_bytes": details["peak_memory_bytes"],
+            "ranks_agree": None if name == BOUND else details["ranks_agree"],
+        }
+    )
+    return row | _own_overlap(columns["ttft_ms_median"], columns["compute_ms"], blocking)
+
+
+def _key(name: str) -> str:
+    """The variant behind a row."""
+    return "standard/skipped" if name == BOUND else f"{name}/overlapped"
+
+
+def speed_columns(
+    series: Sequence[float],
+    standard: Sequence[float],
+    bound: Sequence[float],
+    compute: Sequence[float],
+) -> dict[str, Any]:
+    """What every TTFT row says of its own samples and of those it is held against (milliseconds a round).
+
+    `bound` is the standard model without collectives, `compute` the row's own model without them.
+    """
+    own, t_standard = summarise(series), summarise(standard).median
+    hideable = t_standard - summarise(bound).median
+    faster = ratio_interval(standard, series)
+    return {
         "ttft_ms_median": own.median,
         "ttft_ms_p95": own.p95,
         "ttft_ms_low": own.low,
@@ -44,18 +80,12 @@ def _row(measured: Measured, benchmark: BenchmarkConfig, name: str, series: Sequ
         "speedup": t_standard / own.median - 1,
         "speedup_low": faster[0] - 1,
         "speedup_high": faster[1] - 1,
-        "compute_ms": compute,
-        "exposed_communication_ms": own.median - compute,
+        "compute_ms": summarise(compute).median,
+        "exposed_communication_ms": own.median - summarise(compute).median,
         "hideable_ms": hideable,
         "share_hidden": (t_standard - own.median) / hideable if hideable > 0 else None,
         "repeats": own.repeats,
-        "warmup_rounds": measured.result["warmup_rounds"],
-        "collectives": 0 if name == BOUND else details["collectives"],
-        "bytes": 0 if name == BOUND else details["bytes"],
-        "peak_memory_bytes": details["peak_memory_bytes"],
-        "ranks_agree": None if name == BOUND else details["ranks_agree"],
     }
-    return row | _own_overlap(own.median, compute, blocking)
 
 
 def _own_overlap(median: float, compute: float, blocking: Sequence[float] | None) -> dict[str, Any]:
@@ -93,6 +123,7 @@ def _identity(measured: Measured | Decoded, benchmark: BenchmarkConfig, name: st
         "pinned_cores": shares.cores,
         "oversubscribed": shares.oversubscribed,
         "weights": benchmark.weights,
+        "shared_weights": shares.shared_weights,
         "comparability": comparability(measured.models, name, shares),
     }
 

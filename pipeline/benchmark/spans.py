@@ -3,8 +3,7 @@
 Kinds are those of the paper's Figures 6 and 7. Segments never overlap and add up to the whole forward.
 """
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,16 +11,16 @@ from typing import Any
 from torch import Tensor, nn
 
 from pipeline.communication import Communicator, TimedCommunicator
+from pipeline.communication.clock import Clock, HostClock
 from pipeline.models import Transformer
 from pipeline.models.layers import Attention, FeedForward, WayLayerNorm, WayLinear
 
 KINDS = ("norm", "gemm", "overlapped_gemm", "attention", "lm_head", "allreduce", "other")
-Clock = Callable[[], int]
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of the main thread, nanoseconds of the monotonic clock."""
+    """A stretch of the main thread (of the main stream on a GPU), nanoseconds of the clock."""
 
     kind: str
     name: str
@@ -32,11 +31,11 @@ class Segment:
 class SpanRecorder:
     """A stack of what runs now; whenever its top changes a segment ends."""
 
-    def __init__(self, clock: Clock = time.monotonic_ns) -> None:
-        self.clock = clock
-        self.segments: list[Segment] = []
+    def __init__(self, clock: Clock | None = None) -> None:
+        self.clock = clock or HostClock()
+        self._stretches: list[tuple[str, str, Any, Any]] = []
         self._stack: list[tuple[str, str]] = []
-        self._since = 0
+        self._since: Any = None
 
     def push(self, kind: str, name: str) -> None:
         now = self._close()
@@ -47,12 +46,19 @@ class SpanRecorder:
         self._since = self._close()
         self._stack.pop()
 
-    def _close(self) -> int:
-        now = self.clock()
-        if self._stack and now > self._since:
-            kind, name = self._stack[-1]
-            self.segments.append(Segment(kind, name, self._since, now))
+    def _close(self) -> Any:
+        now = self.clock.now()
+        if self._stack:
+            self._stretches.append((*self._stack[-1], self._since, now))
         return now
+
+    def segments(self) -> list[Segment]:
+        """Everything recorded, in order; waits for the device."""
+        resolved = [
+            Segment(kind, name, self.clock.nanoseconds(begin), self.clock.nanoseconds(end))
+            for kind, name, begin, end in self._stretches
+        ]
+        return [segment for segment in resolved if segment.end_ns > segment.begin_ns]
 
     @contextmanager
     def span(self, kind: str, name: str) -> Iterator[None]:
@@ -65,7 +71,7 @@ class SpanRecorder:
     def milliseconds_by_kind(self) -> dict[str, float]:
         """Exclusive milliseconds of every kind, zeros included."""
         total = dict.fromkeys(KINDS, 0.0)
-        for segment in self.segments:
+        for segment in self.segments():
             total[segment.kind] += (segment.end_ns - segment.begin_ns) / 1e6
         return total
 
@@ -74,7 +80,7 @@ class SpanCommunicator:
     """A timed communicator whose calls from the main thread count as all-reduce time: what nothing hid."""
 
     def __init__(self, inner: Communicator, recorder: SpanRecorder) -> None:
-        self.timed = TimedCommunicator(inner)
+        self.timed = TimedCommunicator(inner, recorder.clock)
         self.recorder = recorder
         self.world_size = inner.world_size
 

@@ -57,7 +57,7 @@ def _ttft_line(row: dict[str, Any]) -> tuple[str, ...]:
         f"{row['compute_ms']:.1f}",
         f"{row['exposed_communication_ms']:.1f}",
         _share(row["share_hidden"]),
-        _share(row["own_share_hidden"]),
+        _share(row.get("own_share_hidden")),
         f"{row['bytes'] / 1e6:.2f}",
         str(row["collectives"]),
     )

@@ -3,14 +3,14 @@
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.benchmark.grid import Cell, Models, cells, decode_cells
 from pipeline.benchmark.launcher import RankGroup, ended_in_order
 from pipeline.benchmark.links import check_privilege, launches, make_links
-from pipeline.benchmark.memory import check_memory, rank_bytes
+from pipeline.benchmark.memory import free_bytes, rank_bytes, too_little
 from pipeline.benchmark.protocol import Rules
 from pipeline.benchmark.spec import RankSpec
 from pipeline.config.benchmark import BenchmarkConfig
@@ -35,6 +35,7 @@ class Resources:
     threads: int
     cores: list[list[int]]
     oversubscribed: bool
+    shared_weights: bool = False  # architectures take turns in the same memory
 
 
 @dataclass
@@ -95,15 +96,29 @@ def check(
                 f"link.links={link.links}: GPUs talk over their own links; shaped links are for cluster=local_cpu"
             )
         for models in sizes:
-            needed = rank_bytes(
-                models,
-                cells(benchmark),
-                decode_cells(benchmark),
-                benchmark.decode_tokens,
-                benchmark.dtype,
-                cluster.device,
-            )
-            check_memory(needed, models, cluster.device)
+            shares_weights(benchmark, models, tp_size, cluster.device)
+
+
+def shares_weights(benchmark: BenchmarkConfig, models: Models, n_ranks: int, device: str) -> bool:
+    """Whether the architectures must take turns in the same memory; MissingRequirementError where not even that fits.
+
+    `n_ranks` of them run here at a time. Only random weights can be shared.
+    """
+    free = free_bytes(n_ranks, device)
+    needed = 0
+    for shared in (False, True) if benchmark.weights == "random" else (False,):
+        needed = rank_bytes(
+            models,
+            cells(benchmark),
+            decode_cells(benchmark),
+            benchmark.decode_tokens,
+            benchmark.dtype,
+            device,
+            shared,
+        )
+        if needed <= free:
+            return shared
+    raise too_little(models, needed, free)
 
 
 def _check_ranks(tp_size: int, cluster: ClusterConfig) -> None:
@@ -178,7 +193,7 @@ class _Launch:
             self.progress(f"starting {self.tp_size} ranks ({', '.join(self.links)})")
             with RankGroup(spec, joined, timeout) as ranks:
                 for models in self.sizes:
-                    self._load(ranks, models)
+                    shares = replace(shares, shared_weights=self._load(ranks, models))
                     for link in self.links:
                         joined.set_link(link)
                         speed = self._probe(ranks, link)
@@ -189,14 +204,17 @@ class _Launch:
                             self._decode(ranks, models, cell, link, shares) for cell in decode_cells(self.benchmark)
                         )
 
-    def _load(self, ranks: RankGroup, models: Models) -> None:
+    def _load(self, ranks: RankGroup, models: Models) -> bool:
+        """Returns whether the architectures share their memory."""
         raw = {name: model.model_dump(mode="json") for name, model in models.by_architecture.items()}
         folders = {
             architecture: str(self.folders[model.name])
             for architecture, model in models.by_architecture.items()
             if model.name in self.folders
         }
-        ranks.command("load", models=raw, folders=folders)
+        shared = shares_weights(self.benchmark, models, self.tp_size, self.cluster.device)
+        ranks.command("load", models=raw, folders=folders, shared=shared)
+        return shared
 
     def _probe(self, ranks: RankGroup, link: str) -> float:
         """Bits per second that the link carries right now."""

@@ -2,6 +2,7 @@
 
 import os
 import time
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,15 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import FileStore
 
 from pipeline.benchmark.memory import reset_peak, resident_bytes
-from pipeline.benchmark.protocol import Rules, may_stop, rotated, warmup_is_over
+from pipeline.benchmark.protocol import Rules, rotated, run_rounds
 from pipeline.benchmark.spans import SpanCommunicator, SpanRecorder, watched
 from pipeline.benchmark.spec import RankSpec, Variant, variants
+from pipeline.benchmark.stopwatch import lap
 from pipeline.communication import BlockingCommunicator, Communicator, CountingCommunicator, SkippedCommunicator
+from pipeline.communication.clock import clock_for
 from pipeline.communication.transport import make_communicator
 from pipeline.config import ModelConfig
+from pipeline.engines.arena import arena_size, build_on_arena, make_arena
 from pipeline.engines.torch import TorchEngine
 from pipeline.models import Placement
 
@@ -41,7 +45,7 @@ class RankWorker:
             world_size=spec.tp_size,
             timeout=timedelta(seconds=spec.timeout_s),
         )
-        self.communicator: Communicator = make_communicator(spec.transport, self.device)
+        self.communicator: Communicator = make_communicator(spec.transport, self.device, spec.interfaces[rank])
         self.modes: dict[str, Communicator] = {
             "overlapped": self.communicator,
             "blocking": BlockingCommunicator(self.communicator),
@@ -57,13 +61,23 @@ class RankWorker:
     def close(self) -> None:
         dist.destroy_process_group()
 
-    def load(self, models: dict[str, dict[str, Any]], folders: dict[str, str]) -> dict[str, Any]:
-        """Replace the engines: random weights drawn on the shard, or a trained model read by slices."""
+    def load(self, models: dict[str, dict[str, Any]], folders: dict[str, str], shared: bool = False) -> None:
+        """Replace the engines: trained models read by slices, else random weights drawn on the shard.
+
+        With `shared` all random weights lie in the same memory.
+        """
         self.engines = {}
         placement = Placement(self.rank, self.spec.tp_size)
-        for architecture, raw in models.items():
-            config = ModelConfig.model_validate(raw)
-            if architecture in folders:
+        configs = {architecture: ModelConfig.model_validate(raw) for architecture, raw in models.items()}
+        arena = None
+        if shared:
+            elements = max(arena_size(config, placement) for config in configs.values())
+            std = next(iter(configs.values())).init_std
+            arena = make_arena(elements, std, self.spec.seed, self.device, self.dtype)
+        for architecture, config in configs.items():
+            if arena is not None:
+                engine = TorchEngine(build_on_arena(config, placement, arena))
+            elif architecture in folders:
                 engine = TorchEngine.load(
                     Path(folders[architecture]), config, placement, device=self.device, dtype=self.dtype
                 )
@@ -71,7 +85,6 @@ class RankWorker:
                 engine = TorchEngine.build(config, placement, seed=self.spec.seed, device=self.device, dtype=self.dtype)
             self.engines[architecture] = engine
             self.steps += 1
-        return {"weight_bytes": {name: _weight_bytes(engine) for name, engine in self.engines.items()}}
 
     def measure(self, context: int, batch_size: int, rules: dict[str, Any]) -> dict[str, Any]:
         """Time every variant in turn, round after round, until the rules say enough.
@@ -79,28 +92,17 @@ class RankWorker:
         Samples are milliseconds, the maximum over ranks: all ranks return the same ones.
         """
         tokens = self._tokens(context, batch_size)
-        limits = Rules(**rules)
-        names = [variant.key for variant in self._variants()]
-        by_key = {variant.key: variant for variant in self._variants()}
-        warmup: list[list[float]] = [[] for _ in names]
-        kept: list[list[float]] = [[] for _ in names]
-        begun, elapsed, warm, turn = time.monotonic(), 0.0, False, 0
-        while not (warm and kept[0] and may_stop(kept, elapsed, limits)):
-            turn += 1
-            local = {name: self._timed(by_key[name], tokens) for name in rotated(names, turn)}
-            shared = torch.tensor([*(local[name] for name in names), time.monotonic() - begun], dtype=torch.float64)
+        by_key = {variant.key: variant for variant in variants(list(self.engines))}
+
+        def agree(values: list[float]) -> list[float]:
+            shared = torch.tensor(values, dtype=torch.float64)
             dist.all_reduce(shared, dist.ReduceOp.MAX)
-            elapsed = float(shared[-1])
-            for series, value in zip(kept if warm else warmup, shared[:-1].tolist(), strict=True):
-                series.append(value)
-            if not warm and (warmup_is_over(warmup, limits) or elapsed > limits.time_limit_s / 3):
-                warm = True
-        return {
-            "samples_ms": dict(zip(names, kept, strict=True)),
-            "warmup_rounds": len(warmup[0]),
-            "seconds": elapsed,
-            "details": {name: self._details(name, tokens) for name in self.engines},
-        }
+            return [float(value) for value in shared]
+
+        rounds = run_rounds(list(by_key), lambda name: self._timed(by_key[name], tokens), agree, Rules(**rules))
+        for engine in self.engines.values():
+            engine.release_graphs()
+        return asdict(rounds) | {"details": {name: self._details(name, tokens) for name in self.engines}}
 
     def instrument(self, context: int, batch_size: int, repeats: int) -> dict[str, Any]:
         """Forwards with a stopwatch at every part: milliseconds by kind, and the segments of the last one."""
@@ -108,24 +110,20 @@ class RankWorker:
         found: dict[str, Any] = {name: {"kinds_ms": []} for name in self.engines}
         for _ in range(repeats):
             for name, engine in self.engines.items():
-                recorder = SpanRecorder()
+                recorder = SpanRecorder(clock_for(self.device))
                 spans = SpanCommunicator(self.communicator, recorder)
                 engine.communicator = spans
+                engine.eager()
                 self._barrier()
-                with watched(engine.model, recorder, spans):
-                    begun = time.monotonic_ns()
-                    with recorder.span("other", "rest"):
-                        engine.prefill(tokens)
+                with watched(engine.model, recorder, spans), recorder.span("other", "rest"):
+                    engine.prefill(tokens)
                 self.steps += 1
                 found[name]["kinds_ms"].append(recorder.milliseconds_by_kind())
-                found[name]["begin_ns"] = begun
-                found[name]["segments"] = [
-                    (segment.kind, segment.name, segment.begin_ns, segment.end_ns) for segment in recorder.segments
-                ]
                 self._barrier()  # the last sums have arrived everywhere
-                found[name]["collectives"] = [
-                    (one.started_ns, one.arrived_ns or one.finished_ns, one.bytes) for one in spans.timed.collectives
-                ]
+                segments = recorder.segments()
+                found[name]["begin_ns"] = segments[0].begin_ns
+                found[name]["segments"] = [(one.kind, one.name, one.begin_ns, one.end_ns) for one in segments]
+                found[name]["collectives"] = spans.timed.spans_ns()
         return found
 
     def decode(self, context: int, batch_size: int, new_tokens: int, repeats: int) -> dict[str, Any]:
@@ -181,29 +179,28 @@ class RankWorker:
             out = engine.model(torch.tensor(tokens, device=self.device), self.communicator)
         torch.save(out.float().cpu(), f"{path}.{self.rank}")
 
-    def _variants(self) -> list[Variant]:
-        return variants(list(self.engines))
-
     def _tokens(self, context: int, batch_size: int) -> torch.Tensor:
         vocabulary = min(engine.model.config.vocab_size for engine in self.engines.values())
         generator = torch.Generator().manual_seed(self.spec.seed)
         return torch.randint(0, vocabulary, (batch_size, context), generator=generator).to(self.device)  # (B, T)
 
-    def _timed(self, variant: Variant, tokens: torch.Tensor) -> float:
+    def _timed(self, variant: Variant, tokens: torch.Tensor) -> tuple[float, float]:
+        """(host, device) milliseconds of one forward on this rank, released by a barrier."""
         engine = self.engines[variant.architecture]
         engine.communicator = self.modes[variant.mode]
+        if self.spec.cuda_graph and self.device.type == "cuda":
+            engine.capture(tokens, variant.mode)
         self._barrier()
-        begun = time.perf_counter()
-        engine.prefill(tokens).tolist()  # the token has reached the host
-        taken = (time.perf_counter() - begun) * 1e3
+        taken = lap(lambda: engine.prefill(tokens), self.device)
         self.steps += 1
-        return taken
+        return taken.host_ms, taken.device_ms
 
     def _details(self, name: str, tokens: torch.Tensor) -> dict[str, Any]:
         """Collectives, bytes and peak memory of one forward, and whether all ranks sampled the same token."""
         engine = self.engines[name]
         counting = CountingCommunicator(self.communicator)
         engine.communicator = counting
+        engine.eager()
         self._barrier()
         before = reset_peak(self.device)
         sampled = engine.prefill(tokens).cpu()

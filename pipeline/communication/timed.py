@@ -1,22 +1,23 @@
-"""A communicator that writes down when each collective began, was awaited, and was there."""
+"""Communicators that write down what passes through them: instants, counts, bytes."""
 
-import time
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
+from pipeline.communication.clock import Clock, HostClock
 from pipeline.communication.communicator import Communicator, Handle
 
 
 @dataclass
 class Collective:
-    """Instants of one collective, nanoseconds of the monotonic clock, and what it carried."""
+    """Instants of one collective by the communicator's clock, and what it carried."""
 
     bytes: int
-    started_ns: int
-    awaited_ns: int = 0
-    finished_ns: int = 0  # the caller had the sum
-    arrived_ns: int = 0  # the sum was there, if the transport tells; else 0
+    started: Any
+    awaited: Any = None
+    finished: Any = None  # the caller had the sum
+    arrived: Any = None  # the sum was there, where the transport tells
 
 
 @dataclass
@@ -24,6 +25,7 @@ class TimedCommunicator:
     """Wraps `inner`; `collectives` grows by one entry a start."""
 
     inner: Communicator
+    clock: Clock = field(default_factory=HostClock)
     collectives: list[Collective] = field(default_factory=list)
 
     @property
@@ -33,16 +35,28 @@ class TimedCommunicator:
     @property
     def pending(self) -> int:
         """Collectives begun and not yet awaited: what computation now runs over."""
-        return sum(1 for collective in self.collectives if not collective.awaited_ns)
+        return sum(1 for collective in self.collectives if collective.awaited is None)
 
     def start(self, x: Tensor) -> "TimedHandle":
-        record = Collective(x.numel() * x.element_size(), time.monotonic_ns())
+        record = Collective(x.numel() * x.element_size(), self.clock.now())
         self.collectives.append(record)
         handle = self.inner.start(x)
         watch = getattr(handle, "on_arrival", None)
         if watch is not None:
-            watch(lambda: setattr(record, "arrived_ns", time.monotonic_ns()))
-        return TimedHandle(handle, record)
+            watch(lambda: setattr(record, "arrived", self.clock.now()))
+        record.arrived = getattr(handle, "arrived", record.arrived)  # a GPU stream's event, recorded already
+        return TimedHandle(handle, record, self.clock)
+
+    def spans_ns(self) -> list[tuple[int, int, int]]:
+        """(begin, end, bytes) of every collective, nanoseconds of the clock; call when all have been awaited."""
+        return [
+            (
+                self.clock.nanoseconds(one.started),
+                self.clock.nanoseconds(one.arrived if one.arrived is not None else one.finished),
+                one.bytes,
+            )
+            for one in self.collectives
+        ]
 
 
 @dataclass(frozen=True)
@@ -51,11 +65,12 @@ class TimedHandle:
 
     handle: Handle
     record: Collective
+    clock: Clock
 
     def wait(self) -> Tensor:
-        self.record.awaited_ns = time.monotonic_ns()
+        self.record.awaited = self.clock.now()
         result = self.handle.wait()
-        self.record.finished_ns = time.monotonic_ns()
+        self.record.finished = self.clock.now()
         return result
 
 

@@ -1,0 +1,76 @@
+"""What a benchmark would run and what that takes: counted from the shapes, nothing is built or started."""
+
+import os
+from collections.abc import Mapping
+
+from pipeline.benchmark.grid import Cell, Models, cells, decode_cells
+from pipeline.benchmark.memory import rank_bytes
+from pipeline.benchmark.spec import variants
+from pipeline.config.benchmark import BenchmarkConfig
+from pipeline.config.link import LinkConfig
+from pipeline.models import Placement, count, local_shape
+
+
+def dry_run(benchmark: BenchmarkConfig, link: LinkConfig, device: str, grid: Mapping[int, list[Models]]) -> str:
+    """The plan as text: devices, memory per rank, and each architecture's shape, FLOPs, collectives and bytes."""
+    ranks = 1 if benchmark.protocol == "one_rank" else max(grid)
+    rows = sum(len(models.by_architecture) + 1 for sizes in grid.values() for models in sizes)
+    prompts = len(cells(benchmark)) * len(link.links)
+    rows *= prompts
+    minutes = prompts * sum(len(sizes) for sizes in grid.values()) * benchmark.time_limit_s / 60
+    lines = [
+        f"{benchmark.name}: {rows} rows in {benchmark.dtype}, {benchmark.repeats_min} to {benchmark.repeats_max} "
+        f"rounds each, at most about {minutes:.0f} minutes of timing (counted; nothing was run)",
+        f"needs {ranks} {_devices(device, ranks)}; links: {', '.join(link.links)}; {_here(device)}",
+    ]
+    for tp_size, sizes in grid.items():
+        for models in sizes:
+            lines += ["", *_size(benchmark, models, tp_size, device)]
+    return "\n".join(lines)
+
+
+def _devices(device: str, ranks: int) -> str:
+    if device == "cuda":
+        return "CUDA GPU" if ranks == 1 else "CUDA GPUs on one node"
+    return "core" if ranks == 1 else "cores (fewer will do, and the rows say so)"
+
+
+def _here(device: str) -> str:
+    if device == "cuda":
+        import torch
+
+        return f"{torch.cuda.device_count()} here"
+    return f"{os.cpu_count()} cores here"
+
+
+def _size(benchmark: BenchmarkConfig, models: Models, tp_size: int, device: str) -> list[str]:
+    def memory(shared: bool) -> float:
+        prefills, decodes = cells(benchmark), decode_cells(benchmark)
+        new_tokens = benchmark.decode_tokens
+        return rank_bytes(models, prefills, decodes, new_tokens, benchmark.dtype, device, shared) / 1e9
+
+    lines = [
+        f"{models.size}, TP {tp_size}, {models.n_layer} layers: {memory(False):.1f} GB a rank with all architectures "
+        f"side by side, {memory(True):.1f} GB where they share the memory of their random weights; "
+        f"{len(variants(list(models.by_architecture)))} forwards a round"
+    ]
+    for name, model in models.by_architecture.items():
+        placement = Placement(0, tp_size)
+        shape = local_shape(model, placement)
+        weights = count.parameters(model, placement) * count.BYTES[benchmark.dtype]
+        counted = count.collectives(model)
+        lines.append(
+            f"  {name:9} d {model.n_embd:>5}  heads a rank {shape.n_ways * shape.n_head:>3} × {shape.head_dim:<3}  "
+            f"weights {weights / 1e9:6.2f} GB a rank  all-reduces {counted.total:>3}, blocking {counted.blocking:>3}"
+        )
+        lines += [f"            {_prompt(benchmark, models, name, cell)}" for cell in cells(benchmark)]
+    return lines
+
+
+def _prompt(benchmark: BenchmarkConfig, models: Models, name: str, cell: Cell) -> str:
+    model = models.by_architecture[name]
+    flops = count.prefill_flops(model, cell.batch_size, cell.context, Placement(0, models.tp_size))
+    moved = count.prefill_collective_bytes(model, cell.batch_size, cell.context, benchmark.dtype)
+    return (
+        f"T={cell.context} B={cell.batch_size}: {flops / 1e12:.3f} TFLOP a rank, {moved / 1e6:.2f} MB into all-reduces"
+    )

@@ -122,7 +122,7 @@ def _put(parameter: nn.Parameter, tensor: Tensor, name: str, way: int, placement
     if name in ("wte.weight", "wpe.weight"):
         parameter.copy_(tensor)
     elif name == "concat.project.weight":  # (d, W·d) -> (W, d, d)
-        parameter.copy_(tensor.T.unflatten(0, (parameter.shape[0], -1)))
+        parameter.copy_(tensor.T.reshape(parameter.shape))
     elif name.endswith(ROW_PARALLEL_BIASES) and placement.rank > 0:
         parameter.zero_()  # rank 0 adds it once
     else:

@@ -39,10 +39,10 @@ def pad_heads(name: str, tensor: Tensor, n_head: int, head_dim: int, padded: int
         return tensor
     extra = padded - head_dim
     if ".attn.qkv." in name:
-        heads = tensor.unflatten(-1, (3, n_head, head_dim))  # (W, [d,] 3, h, hd)
+        heads = tensor.reshape(*tensor.shape[:-1], 3, n_head, head_dim)  # (W, [d,] 3, h, hd)
         return F.pad(heads, (0, extra)).flatten(-3)
     if name.endswith(".attn.out.weight"):
-        rows = tensor.unflatten(1, (n_head, head_dim))  # (W, h, hd, d)
+        rows = tensor.reshape(tensor.shape[0], n_head, head_dim, tensor.shape[-1])  # (W, h, hd, d)
         return F.pad(rows, (0, 0, 0, extra)).flatten(1, 2)
     return tensor
 

@@ -93,7 +93,8 @@ class RankTensors:
         self.spec, self.rank, self.dtype = spec, rank, dtype
         self.weights = source.rank(spec.placement(rank), spec.head_dim, dtype)
         # rank 0 holds row-parallel biases, the others zeros; TensorRT-LLM adds them after the sum, on every rank
-        needs_biases = rank > 0 and spec.model.bias
+        # (of the parallel model too, whose one sum comes behind both branches, so there rank 0 adds them)
+        needs_biases = rank > 0 and spec.model.bias and spec.model.architecture != "parallel"
         self.biases = source.rank(spec.placement(0), spec.head_dim, dtype) if needs_biases else self.weights
         self.entries = entries(spec, rank, self.weights.names())
 

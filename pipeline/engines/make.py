@@ -121,7 +121,7 @@ class TorchMaker:
     """The torch engine is the trained model itself: its description names the weights, and no file is written."""
 
     module = "torch"
-    target = None
+    target: str | None = None
     status = "runs the trained model as it is; nothing is built"
 
     def __init__(self) -> None:

@@ -8,10 +8,11 @@ from pipeline import files
 from pipeline.config.engine import EngineConfig
 from pipeline.config.model import ModelConfig
 from pipeline.engines.heads import engine_head_dim
-from pipeline.errors import CheckpointError, ConfigError
+from pipeline.errors import CheckpointError
 from pipeline.models import Placement, local_shape
 
 FILE = "spec.json"
+UNPADDED = ("huggingface", "torch")  # engines that take heads of any size
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,14 @@ class EngineSpec:
     @classmethod
     def of(cls, model: ModelConfig, engine: EngineConfig) -> "EngineSpec":
         """Raises ConfigError where the model cannot be split so, or no kernel has its heads."""
-        local_shape(model, Placement(0, engine.tp_size))
-        if engine.max_input_len < 1 or model.block_size < 1:
-            raise ConfigError(f"engine.max_input_len={engine.max_input_len}: must be at least 1")
+        local_shape(model, Placement(0, engine.tp_size))  # raises where tp_size divides neither ways nor heads
+        fused = engine.name not in UNPADDED
         return cls(
             model=model,
             engine=engine.name,
             tp_size=engine.tp_size,
             dtype=engine.dtype,
-            head_dim=engine_head_dim(model, engine.head_padding),
+            head_dim=engine_head_dim(model, engine.head_padding) if fused else model.head_dim,
             mode=engine.mode,
             max_batch_size=engine.max_batch_size,
             max_input_len=min(engine.max_input_len, model.block_size),

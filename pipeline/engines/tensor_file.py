@@ -72,7 +72,7 @@ class StoredTensor:
         """Rows start … stop of the first axis."""
         row_bytes = (self.end - self.begin) // max(1, self.shape[0])
         out = torch.empty((stop - start, *self.shape[1:]), dtype=self.dtype)
-        view = memoryview(out.view(torch.uint8).numpy().reshape(-1)) if out.numel() else memoryview(b"")
+        view = out.view(torch.uint8).numpy().reshape(-1).data if out.numel() else memoryview(b"")
         self.file.file.seek(self.begin + start * row_bytes)
         if len(view) and self.file.file.readinto(view) != len(view):  # type: ignore[attr-defined]
             raise CheckpointError(f"{self.file.path} is damaged: it ends too early")
@@ -117,7 +117,7 @@ def write_tensors(
                 if part.count_nonzero() == 0 and not torch.signbit(part).any():
                     file.seek(part.nbytes, 1)
                 else:
-                    file.write(memoryview(part.view(torch.uint8).numpy().reshape(-1)))
+                    file.write(part.view(torch.uint8).numpy().reshape(-1).data)
                 written += part.nbytes
             if written != math.prod(shape) * dtype.itemsize:
                 raise ValueError(f"{name}: {written} bytes for the shape {shape} in {dtype}")

@@ -26,6 +26,10 @@ class RankWeights(Protocol):
 
     def names(self) -> list[str]: ...
 
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """The shape of `read`, without reading."""
+        ...
+
     def read(self, name: str) -> Tensor:
         """The whole parameter of this rank."""
         ...
@@ -77,6 +81,9 @@ class RandomRank:
 
     def names(self) -> list[str]:
         return list(self.parameters)
+
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        return tuple(self.read(name).shape)
 
     def read(self, name: str) -> Tensor:
         return pad_heads(name, self.parameters[name], self.shape.n_head, self.config.head_dim, self.head_dim)
@@ -130,11 +137,15 @@ class TrainedRank:
         self.path = folder / WEIGHTS
         self.config, self.placement, self.head_dim, self.dtype = config, placement, head_dim, dtype
         self.shape = local_shape(config, placement)
-        with TensorFile(self.path) as file:
-            self._names = list(file.entries)
+        model = build_model(config, placement, seed=None, device="meta")
+        self.shapes = dict(model.named_parameters())
 
     def names(self) -> list[str]:
-        return self._names
+        return list(self.shapes)
+
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        padded = pad_heads(name, self.shapes[name], self.shape.n_head, self.config.head_dim, self.head_dim)
+        return tuple(padded.shape)
 
     def read(self, name: str) -> Tensor:
         with TensorFile(self.path) as file:

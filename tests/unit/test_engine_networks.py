@@ -117,9 +117,10 @@ def test_ladders_sums_have_a_module_to_hide_under(models):
 def test_segmented_kraken_starts_its_sum_before_attention_and_waits_behind_it(models):
     graph = graphs_of(models, "kraken", 4, mode="segmented")[0]
     names = {number: segment.name for number, segment in enumerate(graph.segments)}
-    order = []
-    for step in graph.program.steps:
-        order.append(names[step.segment] if isinstance(step, Run) else f"{type(step).__name__} {step.result}")
+    order = [
+        names[step.segment] if isinstance(step, Run) else f"{type(step).__name__} {step.result}"
+        for step in graph.program.steps
+    ]
     for layer in (1, 2):
         a, b = order.index(f"layer{layer}.a"), order.index(f"layer{layer}.b")
         start, wait = order.index(f"Start layer{layer}.ways.sum"), order.index(f"Wait layer{layer}.ways.sum")

@@ -45,7 +45,7 @@ def check_target(trt: Any, target: str) -> None:
 def make_logger(trt: Any) -> Any:
     """A logger that keeps what went wrong instead of printing it."""
 
-    class Collecting(trt.ILogger):  # type: ignore[misc, name-defined]
+    class Collecting(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.errors: list[str] = []

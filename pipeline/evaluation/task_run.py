@@ -118,6 +118,7 @@ def _score_each(config: Config, source: ModelSource, tasks: Sequence[HarnessTask
 
 def _build(config: Config, tasks: Sequence[HarnessTask], tokenizer: Tokenizer) -> None:
     settings = config.evaluation
+    print(f"{config.model.name}: building the prompts of {len(tasks)} tasks", file=sys.stderr, flush=True)
     for task in tasks:
         task.build(settings.n_shot, settings.seed, settings.limit)
     check_representable(tasks, tokenizer, config.model.vocab_size)

@@ -8,6 +8,7 @@ import numpy as np
 from pipeline.benchmark.protocol import ratio_interval, summarise
 from pipeline.benchmark.spans import KINDS
 from pipeline.benchmark.ttft import Decoded, Measured, Resources
+from pipeline.communication.transport import transport_name
 from pipeline.config.benchmark import BenchmarkConfig
 from pipeline.models import Placement, count
 
@@ -116,7 +117,7 @@ def _identity(measured: Measured | Decoded, benchmark: BenchmarkConfig, name: st
         "engine": "torch",
         "device": shares.device,
         "dtype": benchmark.dtype,
-        "transport": "nccl" if shares.device == "cuda" else benchmark.transport,
+        "transport": transport_name(benchmark.transport, shares.device, models.tp_size),
         "link": measured.link,
         "link_measured_bits_per_s": measured.link_bits_per_s if isinstance(measured, Measured) else None,
         "threads_per_rank": shares.threads,

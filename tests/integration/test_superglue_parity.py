@@ -53,14 +53,14 @@ def test_scores_agree(backends: tuple[Any, Any], data_dir: Path | None, n_shot: 
     if data_dir is not None and not data_dir.is_dir():
         pytest.skip("needs SuperGLUE's files in ../shared/superglue")
     theirs, ours = backends
-    tasks = tasks_of(data_dir, n_shot, 6 if data_dir is None else 3)
+    tasks = tasks_of(data_dir, n_shot, 6 if data_dir is None else 2)
     for task in tasks:
         expected = theirs.loglikelihood(task.task.instances, disable_tqdm=True)
         found = ours.loglikelihood(task.task.instances)
         assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], abs=1e-4, rel=1e-6)
         assert [greedy for _, greedy in found] == [greedy for _, greedy in expected], task.name
     ours_again = {task.name: task.score(ours, 0)["metrics"] for task in tasks}
-    for task in tasks_of(data_dir, n_shot, 6 if data_dir is None else 3):
+    for task in tasks_of(data_dir, n_shot, 6 if data_dir is None else 2):
         assert task.score(theirs, 0)["metrics"] == ours_again[task.name], task.name
 
 

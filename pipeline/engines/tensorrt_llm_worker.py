@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> int:
     spec_path, result_path = Path(arguments[0]), Path(arguments[1])
     spec = json.loads(spec_path.read_text())
     action = spec["action"]
-    body: "dict[str, Any] | None"
+    body: dict[str, Any] | None
     if action == "probe":
         body = probe()
     elif action == "build":

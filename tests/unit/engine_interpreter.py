@@ -12,29 +12,39 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.engines.tensorrt.program import Run, Start, Wait
+from pipeline.engines.tensorrt.program import play
 
 Values = dict[str, Tensor]
 
 
-def play(trt: Any, graphs: list[Any], inputs: Values) -> list[Values]:
-    """Outputs of every rank's program. A sum is readable only once waited for, a tensor only once made."""
+def interpret(trt: Any, graphs: list[Any], inputs: Values) -> list[Values]:
+    """Outputs of every rank's program, played in lock step."""
     program = graphs[0].program
     assert all(graph.program == program for graph in graphs), "ranks disagree on the program"
-    held = [dict(inputs) for _ in graphs]
-    under_way: Values = {}
-    for step in program.steps:
-        if isinstance(step, Run):
-            segments = [graph.segments[step.segment] for graph in graphs]
-            made = lock_step(trt, [segment.network for segment in segments], held)
-            for values, new in zip(held, made, strict=True):
-                values.update(new)
-        elif isinstance(step, Start):
-            under_way[step.result] = total([values[step.source] for values in held])
-        elif isinstance(step, Wait):
-            for values in held:
-                values[step.result] = under_way[step.result].clone()
-    return held
+    ranks = Ranks(trt, graphs, inputs)
+    play(program, ranks)
+    return ranks.held
+
+
+class Ranks:
+    """All ranks' tensors. A sum is readable only once waited for, a tensor only once made."""
+
+    def __init__(self, trt: Any, graphs: list[Any], inputs: Values) -> None:
+        self.trt, self.graphs = trt, graphs
+        self.held = [dict(inputs) for _ in graphs]
+        self.under_way: Values = {}
+
+    def run(self, segment: int) -> None:
+        networks = [graph.segments[segment].network for graph in self.graphs]
+        for values, new in zip(self.held, lock_step(self.trt, networks, self.held), strict=True):
+            values.update(new)
+
+    def start(self, source: str, result: str) -> None:
+        self.under_way[result] = total([values[source] for values in self.held])
+
+    def wait(self, result: str) -> None:
+        for values in self.held:
+            values[result] = self.under_way[result].clone()
 
 
 def lock_step(trt: Any, networks: list[Any], inputs: list[Values]) -> list[Values]:

@@ -6,7 +6,7 @@ import torch
 from pipeline.engines.tensorrt import build, module
 from pipeline.engines.tensorrt.program import Program, Run, Start, Wait
 from pipeline.engines.weights import TrainedSource
-from tests.unit.engine_interpreter import play, reachable
+from tests.unit.engine_interpreter import interpret, reachable
 from tests.unit.engine_models import NAMES, config_of, lively, save, spec_of, tokens
 
 trt = pytest.importorskip("tensorrt_rtx", reason="no TensorRT-RTX wheel for this machine")
@@ -48,7 +48,7 @@ def test_logits_are_the_models(models, architecture, tp_size, dtype):
     model, _ = models[architecture]
     graphs = graphs_of(models, architecture, tp_size, dtype=dtype)
     everywhere = list(range(tokens().shape[1]))
-    found = play(trt, graphs, inputs(everywhere))
+    found = interpret(trt, graphs, inputs(everywhere))
     with torch.no_grad():
         expected = model(tokens())  # (B, T, V)
     assert expected.std() > 0.5  # logits that a wrong network would miss by much more than the tolerance
@@ -60,10 +60,10 @@ def test_logits_are_the_models(models, architecture, tp_size, dtype):
 @pytest.mark.parametrize("tp_size", [1, 2, 4])
 @pytest.mark.parametrize("architecture", NAMES)
 def test_segments_compose_to_the_whole(models, architecture, tp_size):
-    whole = play(trt, graphs_of(models, architecture, tp_size), inputs([10]))
+    whole = interpret(trt, graphs_of(models, architecture, tp_size), inputs([10]))
     parts = graphs_of(models, architecture, tp_size, mode="segmented")
     assert len(parts[0].segments) >= 2 * models[architecture][0].config.n_layer
-    for one, other in zip(whole, play(trt, parts, inputs([10])), strict=True):
+    for one, other in zip(whole, interpret(trt, parts, inputs([10])), strict=True):
         assert torch.allclose(one["logits"], other["logits"], atol=1e-6)
 
 
@@ -134,7 +134,7 @@ def test_standard_with_biases_adds_each_once(tmp_path):
     found = graphs_of({"standard": (model, folder)}, "standard", 2)
     with torch.no_grad():
         expected = model(tokens())[:, -1]
-    for held in play(trt, found, inputs([10])):
+    for held in interpret(trt, found, inputs([10])):
         assert (held["logits"][:, 0] - expected).abs().max() < 1e-4
 
 
@@ -149,7 +149,7 @@ def test_head_padding_is_in_the_network_and_changes_nothing(models):
         build.write_networks(trt, spec.__class__(**{**spec.__dict__, "head_dim": 86}), source, rank).graph
         for rank in range(4)
     ]
-    one, other = (play(trt, graphs, inputs([10]))[0]["logits"] for graphs in (padded, bare))
+    one, other = (interpret(trt, graphs, inputs([10]))[0]["logits"] for graphs in (padded, bare))
     assert (one - other).abs().max() < 1e-5
 
 

@@ -1,7 +1,7 @@
 """What a rank does with its engines: run a segment, start a sum on the side stream, wait for one."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from pipeline.errors import CheckpointError
 
@@ -62,3 +62,24 @@ class Program:
         except (KeyError, TypeError) as error:
             raise CheckpointError(f"not the program of a TensorRT engine: {error}") from None
         return cls(list(steps))
+
+
+class Player(Protocol):
+    """Carries out the steps of a program on some device."""
+
+    def run(self, segment: int) -> None: ...
+
+    def start(self, source: str, result: str) -> None: ...
+
+    def wait(self, result: str) -> None: ...
+
+
+def play(program: Program, player: Player) -> None:
+    """Hand the steps to `player`, in order."""
+    for step in program.steps:
+        if isinstance(step, Run):
+            player.run(step.segment)
+        elif isinstance(step, Start):
+            player.start(step.source, step.result)
+        else:
+            player.wait(step.result)

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from pipeline import files
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, OutputError
 from pipeline.training.state import TrainingState
 
 KEEP = 2
@@ -17,18 +17,25 @@ STATE, MODEL, OPTIMIZER = "state.json", "model.safetensors", "optimizer.safetens
 
 
 def save(run_folder: Path, state: TrainingState) -> Path:
-    """Write the state as `checkpoints/step-…`, whole or not at all, and drop older ones."""
+    """Write the state as `checkpoints/step-…`, whole or not at all, and drop older ones.
+
+    Raises OutputError where it cannot be written, as on a full disk; earlier checkpoints stay.
+    """
     folder = run_folder / "checkpoints" / f"step-{state.step:09d}"
+    body = {
+        "step": state.step,
+        "tokens": state.tokens,
+        "seconds": state.seconds,
+        "fingerprint": state.fingerprint,
+        "validation": state.validation,
+    }
     with files.atomic_path(folder) as temporary:
         temporary.mkdir(parents=True)
-        save_file(_on_cpu(dict(state.model.state_dict())), temporary / MODEL)
-        save_file(_on_cpu(state.named_moments()), temporary / OPTIMIZER)
-        body = {
-            "step": state.step,
-            "tokens": state.tokens,
-            "fingerprint": state.fingerprint,
-            "validation": state.validation,
-        }
+        try:
+            save_file(_on_cpu(dict(state.model.state_dict())), temporary / MODEL)
+            save_file(_on_cpu(state.named_moments()), temporary / OPTIMIZER)
+        except SafetensorError as error:  # it wraps the system's own error
+            raise OutputError(f"cannot write {folder}: {error}") from error
         files.write_json(temporary / STATE, body)
     for old in checkpoints(run_folder)[:-KEEP]:
         shutil.rmtree(old)
@@ -58,10 +65,11 @@ def restore_latest(run_folder: Path, state: TrainingState) -> bool:
             )
         weights, moments = load_file(folder / MODEL), load_file(folder / OPTIMIZER)
         state.model.load_state_dict(weights)
+        state.step, state.tokens, state.seconds = body["step"], body["tokens"], body["seconds"]
+        state.validation = body["validation"]
+        state.restore_moments(moments)
     except (OSError, SafetensorError, json.JSONDecodeError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"{folder} is damaged ({str(error).splitlines()[0]}); {mend}") from None
-    state.step, state.tokens, state.validation = body["step"], body["tokens"], body["validation"]
-    state.restore_moments(moments)
     return True
 
 

@@ -1,7 +1,7 @@
 """The run's log: one JSON line a record, written by the worker, followed by whoever shows it."""
 
 import json
-from collections.abc import Iterator
+import os
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,38 @@ class RunLog:
 
     def read(self) -> list[Record]:
         """All whole records."""
-        return list(self.follow(0))
+        return LogTail(self).new_records()
 
-    def follow(self, skip: int) -> Iterator[Record]:
-        """Whole records after the first `skip`; a line being written is left for the next call."""
-        if not self.path.exists():
-            return
-        text = self.path.read_text(encoding="utf-8")
-        for line in text[: text.rfind("\n") + 1].splitlines()[skip:]:
-            yield json.loads(line)
+
+class LogTail:
+    """What a log has gained since the last look; each record is handed out once."""
+
+    def __init__(self, log: RunLog) -> None:
+        self._path = log.path
+        self._offset, self._inode = 0, 0
+        self._seen: set[tuple[int, str]] = set()
+
+    def new_records(self) -> list[Record]:
+        """Whole records not yet handed out; a line being written is left for the next call."""
+        try:
+            file = self._path.open("rb")
+        except FileNotFoundError:
+            return []
+        with file:
+            inode = os.fstat(file.fileno()).st_ino
+            if inode != self._inode:  # a worker that resumed has cut the log back: it is another file
+                self._inode, self._offset = inode, 0
+            file.seek(self._offset)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        return [record for record in map(json.loads, whole.splitlines()) if self._is_new(record)]
+
+    def _is_new(self, record: Record) -> bool:
+        key = (record["step"], record["kind"])
+        new = key not in self._seen
+        self._seen.add(key)
+        return new
 
 
 def text_line(record: Record, steps: int) -> str:

@@ -2,7 +2,8 @@
 
 import contextlib
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from pipeline.data import TokenData, TokenSampler, load_tokenizer
 from pipeline.models import Transformer, build_model
 from pipeline.models.generate import generate
 from pipeline.training import checkpoint
+from pipeline.training.lock import run_lock
 from pipeline.training.log import RunLog
 from pipeline.training.optimizer import make_optimizer
 from pipeline.training.schedule import learning_rate
@@ -28,6 +30,7 @@ from pipeline.training.throughput import Throughput, memory_bytes
 
 CPU = torch.device("cpu")
 PROMPT_TOKENS = 8
+LOCK_WAIT_S = 60.0  # a killed driver's workers live some seconds longer
 
 
 class NonFiniteError(Exception):
@@ -71,25 +74,35 @@ def train(job: TrainingJob, worker: Worker, report: Callable[[dict[str, float]],
     """Train to the end, from the newest checkpoint where there is one.
 
     `report` is called on every rank after each checkpoint. Raises NonFiniteError before a loss or
-    gradient that is not finite can reach the weights.
+    gradient that is not finite can reach the weights, OutputError where the run folder is in use or full.
     """
-    data = TokenData.open(job.data_folder, verify=worker.rank == 0)
-    run = _Run(job, worker, data)
-    state = run.state
-    if worker.rank == 0:
-        run.log.truncate(state.step)
-    while state.step < job.training.steps:
-        record = run.take_step()
-        done = state.step == job.training.steps
-        if done or state.step % job.cluster.log_interval == 0:
-            run.write_log(record)
-        if done or state.step % job.training.eval_interval == 0:
-            run.validate()
-        if done or state.step % job.cluster.checkpoint_interval == 0:
-            if worker.rank == 0:
-                checkpoint.save(job.run_folder, state)
-            report({"step": float(state.step), "loss_nats": record["loss_nats"]})
+    with _sole_writer(job.run_folder, worker):
+        run = _Run(job, worker, TokenData.open(job.data_folder, verify=worker.rank == 0))
+        state = run.state
+        if worker.rank == 0:
+            run.log.truncate(state.step)
+        while state.step < job.training.steps:
+            record = run.take_step()
+            done = state.step == job.training.steps
+            if done or state.step % job.cluster.log_interval == 0:
+                run.write_log(record)
+            if done or state.step % job.training.eval_interval == 0:
+                run.validate()
+            if done or state.step % job.cluster.checkpoint_interval == 0:
+                run.save()
+                report({"step": float(state.step), "loss_nats": record["loss_nats"]})
     return state
+
+
+@contextlib.contextmanager
+def _sole_writer(run_folder: Path, worker: Worker) -> Iterator[None]:
+    """Rank 0 holds the run folder; no rank reads a checkpoint before it does."""
+    with contextlib.ExitStack() as stack:
+        if worker.rank == 0:
+            stack.enter_context(run_lock(run_folder, LOCK_WAIT_S))
+        if worker.world_size > 1:
+            dist.barrier()
+        yield
 
 
 class _Run:
@@ -103,6 +116,7 @@ class _Run:
         model = build_model(job.model, seed=training.seed).to(worker.device)
         self.state = TrainingState(model, make_optimizer(model, training), job.fingerprint)
         checkpoint.restore_latest(job.run_folder, self.state)
+        self.began = time.monotonic() - self.state.seconds
         self.sampler = TokenSampler(data.train, job.model.block_size, training.global_batch_size, training.seed)
         self.tokenizer = load_tokenizer(job.data_folder)
         self.log = RunLog(job.run_folder)
@@ -136,6 +150,12 @@ class _Run:
         state.tokens += tokens
         self.throughput.stop(tokens)
         return {"loss_nats": loss_nats, "learning_rate": rate, "gradient_norm": gradient_norm}
+
+    def save(self) -> None:
+        """Write a checkpoint, on rank 0."""
+        self.state.seconds = time.monotonic() - self.began
+        if self.worker.rank == 0:
+            checkpoint.save(self.job.run_folder, self.state)
 
     def _backward(self) -> Tensor:
         """Gradients of the mean loss over this worker's rows; DDP averages them at the last micro-batch."""

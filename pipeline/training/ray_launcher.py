@@ -1,7 +1,12 @@
 """Ray Train around the loop: any number of CPU (gloo) or GPU (NCCL) workers. The only file that imports ray."""
 
+import contextlib
 import logging
 import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import torch
@@ -12,6 +17,7 @@ from pipeline.errors import MissingRequirementError, RunError
 from pipeline.training.loop import NonFiniteError, TrainingJob, Worker, train
 
 FAILURE = "failure.json"
+POLL_INTERVAL_S = 1.0
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # else a token is written into the home folder
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -19,20 +25,55 @@ os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 
-def fit(job: TrainingJob) -> None:
-    """Train `job` to its end, surviving worker failures from the last checkpoint.
+def fit(job: TrainingJob, poll: Callable[[], None]) -> None:
+    """Train `job` to its end, surviving worker failures from the last checkpoint; `poll` is called every second.
 
-    Raises RunError where a loss was not finite or workers failed more often than cluster.max_failures.
+    Raises RunError where a loss was not finite or workers failed more often than cluster.max_failures,
+    MissingRequirementError where the workers ask for more than the cluster has, KeyboardInterrupt after
+    Ctrl-C or SIGTERM, with Ray shut down.
     """
+    start(job.cluster)
+    failure = job.run_folder / FAILURE
+    failure.unlink(missing_ok=True)
+    trainer = _trainer(job)
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:  # handed to the caller below
+            raised.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)  # on the main thread Ray would take Ctrl-C, and exit with 0
+    with _terminating_as_interrupt():
+        try:
+            thread.start()
+            while thread.is_alive():
+                thread.join(POLL_INTERVAL_S)
+                poll()
+        except KeyboardInterrupt:
+            shutdown()
+            raise
+    if raised:
+        raise RunError(
+            f"training {job.model.name} failed: {_last_line(raised[0])}; "
+            "the same command goes on from the last checkpoint"
+        ) from raised[0]
+    if failure.exists():
+        raise RunError(
+            f"training {job.model.name} stopped at {files.read_json(failure)['message']}. "
+            "Lower training.learning_rate, raise training.warmup_steps, or check the data; "
+            f"the last checkpoint is in {job.run_folder / 'checkpoints'}"
+        )
+
+
+def _trainer(job: TrainingJob) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
     cluster = job.cluster
-    start(cluster)
-    failure = job.run_folder / FAILURE
-    failure.unlink(missing_ok=True)
     cpus = cpus_per_worker(cluster)
-    trainer = TorchTrainer(
+    return TorchTrainer(
         _train_worker,
         train_loop_config={"job": job, "threads": max(1, int(cpus))},
         scaling_config=ScalingConfig(
@@ -47,28 +88,63 @@ def fit(job: TrainingJob) -> None:
             failure_config=FailureConfig(max_failures=cluster.max_failures),
         ),
     )
+
+
+@contextlib.contextmanager
+def _terminating_as_interrupt() -> Iterator[None]:
+    """SIGTERM, as batch systems send it, counts as Ctrl-C in here."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        trainer.fit()
-    except KeyboardInterrupt:
-        raise
-    except Exception as error:  # Ray wraps whatever the workers raised
-        raise RunError(
-            f"training {job.model.name} failed: {_last_line(error)}; the same command goes on from the last checkpoint"
-        ) from error
-    if failure.exists():
-        raise RunError(
-            f"training {job.model.name} stopped at {files.read_json(failure)['message']}. "
-            "Lower training.learning_rate, raise training.warmup_steps, or check the data; "
-            f"the last checkpoint is in {job.run_folder / 'checkpoints'}"
-        )
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def check_resources(cluster: ClusterConfig) -> None:
+    """Raise MissingRequirementError where this machine cannot hold the workers: Ray would wait for ever.
+
+    A cluster of several machines is asked once it is connected.
+    """
+    if not cluster.ray_address:
+        _compare(cluster, {"CPU": float(_cores()), "GPU": float(torch.cuda.device_count())}, "this machine has")
+
+
+def _compare(cluster: ClusterConfig, present: dict[str, float], where: str) -> None:
+    needed = {"CPU": cpus_per_worker(cluster) * cluster.num_workers}
+    if cluster.device == "cuda":
+        needed["GPU"] = cluster.num_workers
+    mends = {"CPU": "or set cluster.cpus_per_worker=0", "GPU": "or set cluster=local_cpu"}
+    for kind, wanted in needed.items():
+        has = present.get(kind, 0.0)
+        if wanted > has + 1e-6:
+            raise MissingRequirementError(
+                f"cluster.num_workers={cluster.num_workers}: the workers need {wanted:g} {kind}s, {where} {has:g}; "
+                f"lower cluster.num_workers, {mends[kind]}"
+            )
 
 
 def start(cluster: ClusterConfig) -> None:
-    """Connect to cluster.ray_address, or start Ray on this machine; once a process."""
+    """Connect to cluster.ray_address, or start Ray on this machine; once a process.
+
+    Raises MissingRequirementError where no cluster answers or it is too small.
+    """
     import ray
 
-    if ray.is_initialized():
-        return
+    if not ray.is_initialized():
+        _connect(cluster)
+    _compare(cluster, ray.cluster_resources(), "the Ray cluster has")
+
+
+def _connect(cluster: ClusterConfig) -> None:
+    import ray
+
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     local: dict[str, Any] = {} if cluster.ray_address else {"num_cpus": _cores()}

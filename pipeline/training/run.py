@@ -2,31 +2,32 @@
 
 import shutil
 import statistics
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pipeline import files
-from pipeline.data import TokenData
+from pipeline.data import TokenData, TokenSampler
 from pipeline.errors import CheckpointError, DataError
 from pipeline.models import build_model, count
 from pipeline.models.checkpoint import save_model
 from pipeline.training import checkpoint, ray_launcher
-from pipeline.training.log import Record, RunLog, text_line
+from pipeline.training.lock import run_lock
+from pipeline.training.log import LogTail, Record, RunLog, text_line
 from pipeline.training.loop import TrainingJob
 from pipeline.training.optimizer import make_optimizer
 from pipeline.training.state import TrainingState
 
-FOLLOW_INTERVAL_S = 1.0
+LOCK_WAIT_S = 20.0  # workers of a driver that was killed just now are still ending
 BYTES_PER_PARAMETER = 12 * checkpoint.KEEP + 16  # two checkpoints with moments, one being written, the model
 
 
 def check_before(job: TrainingJob) -> TokenData:
     """Everything that can be known to be wrong before any worker starts; opens and verifies the data.
 
-    Raises DataError, OutputError or CheckpointError.
+    Raises DataError, MissingRequirementError, OutputError or CheckpointError.
     """
+    ray_launcher.check_resources(job.cluster)
     data = TokenData.open(job.data_folder)
     entries = data.manifest["tokenizer"]["vocab_size"]
     if entries > job.model.vocab_size:
@@ -34,9 +35,15 @@ def check_before(job: TrainingJob) -> TokenData:
             f"model.vocab_size={job.model.vocab_size}: {job.data_folder} was tokenised with {entries} entries; "
             f"at least {entries} are needed"
         )
+    TokenSampler(data.train, job.model.block_size, job.training.global_batch_size, job.training.seed)
+    if data.val.tokens < 2:
+        raise DataError(
+            f"{job.data_folder}: the validation split has {data.val.tokens} tokens; raise data.val_fraction"
+        )
     files.check_writable(job.run_folder, BYTES_PER_PARAMETER * count.parameters(job.model), hint="paths.runs")
-    if checkpoint.checkpoints(job.run_folder):
-        checkpoint.restore_latest(job.run_folder, _empty_state(job))
+    with run_lock(job.run_folder, LOCK_WAIT_S):
+        if checkpoint.checkpoints(job.run_folder):
+            checkpoint.restore_latest(job.run_folder, _empty_state(job))
     return data
 
 
@@ -45,12 +52,13 @@ def run(job: TrainingJob, show: Callable[[str], None], on_records: Callable[[lis
 
     `show` gets a line a record, `on_records` the records in batches while training goes on.
     """
-    log = RunLog(job.run_folder)
     state = _finished(job)
     if state is None:
-        follower = _Follower(log, job.training.steps, show, on_records, job.run_folder)
-        with follower:
-            ray_launcher.fit(job)
+        follower = _Follower(job, show, on_records)
+        try:
+            ray_launcher.fit(job, follower.catch_up)
+        finally:
+            follower.catch_up()
         state = _finished(job)
     if state is None:
         raise CheckpointError(f"{job.run_folder}: training ended without its last checkpoint")
@@ -90,7 +98,8 @@ def result(job: TrainingJob, state: TrainingState, data: TokenData) -> dict[str,
         "val_loss_nats": state.validation[-1]["loss_nats"],
         "unigram_loss_nats": data.manifest["unigram_loss_nats"],
         "tokens_per_s_median": statistics.median(rates),
-        "stepping_s": sum(job.cluster.log_interval * _tokens(job) / rate for rate in rates),
+        "stepping_s": _stepping_s(job, steps),
+        "wall_s": state.seconds,
         "mfu": steps[-1]["mfu"],
         "peak_memory_bytes": max(record["memory_bytes"] for record in steps),
         "workers": job.cluster.num_workers,
@@ -103,8 +112,12 @@ def result(job: TrainingJob, state: TrainingState, data: TokenData) -> dict[str,
     }
 
 
-def _tokens(job: TrainingJob) -> int:
-    return job.training.global_batch_size * job.model.block_size
+def _stepping_s(job: TrainingJob, records: list[Record]) -> float:
+    """Seconds spent in optimizer steps; each record's rate covers the steps since the one before."""
+    tokens = job.training.global_batch_size * job.model.block_size
+    starts = [0, *(record["step"] for record in records[:-1])]
+    pairs = zip(records, starts, strict=True)
+    return float(sum((record["step"] - start) * tokens / record["tokens_per_s"] for record, start in pairs))
 
 
 def _empty_state(job: TrainingJob) -> TrainingState:
@@ -121,43 +134,24 @@ def _finished(job: TrainingJob) -> TrainingState | None:
     return state if state.step >= job.training.steps else None
 
 
-class _Follower(threading.Thread):
-    """Reads the log while workers write it."""
+class _Follower:
+    """Shows and forwards what workers have written to the log since the last call."""
 
     def __init__(
-        self,
-        log: RunLog,
-        steps: int,
-        show: Callable[[str], None],
-        on_records: Callable[[list[Record]], None],
-        run_folder: Path,
+        self, job: TrainingJob, show: Callable[[str], None], on_records: Callable[[list[Record]], None]
     ) -> None:
-        super().__init__(daemon=True)
-        self._log, self._steps, self._show, self._on_records = log, steps, show, on_records
-        self._stop_event = threading.Event()
-        kept = checkpoint.checkpoints(run_folder)
+        self._steps, self._show, self._on_records = job.training.steps, show, on_records
+        kept = checkpoint.checkpoints(job.run_folder)
         resumed = int(kept[-1].name.split("-")[1]) if kept else 0
+        log = RunLog(job.run_folder)
         log.truncate(resumed)
-        self._seen = len(log.read())
+        self._tail = LogTail(log)
+        self._tail.new_records()  # shown by an earlier process
         if resumed:
             show(f"resuming from step {resumed}")
 
-    def __enter__(self) -> "_Follower":
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop_event.set()
-        self.join()
-
-    def run(self) -> None:
-        while not self._stop_event.wait(FOLLOW_INTERVAL_S):
-            self._catch_up()
-        self._catch_up()
-
-    def _catch_up(self) -> None:
-        records = list(self._log.follow(self._seen))
-        self._seen += len(records)
+    def catch_up(self) -> None:
+        records = self._tail.new_records()
         for record in records:
             self._show(text_line(record, self._steps))
         if records:

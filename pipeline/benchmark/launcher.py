@@ -24,10 +24,14 @@ GRACE_S = 0.5  # when one rank dies its peers fail too: wait this long to see wh
 SHUTDOWN_S = 5.0
 START_S = 120.0  # importing torch on a busy machine is slow, not hung
 LOG_LINES = 12
+# glibc would hand every activation's pages back to the kernel and fault them in again: all architectures pay for it
+KEEP_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "2147483648"}
 
 
 class RankGroup:
     """tp_size rank processes, alive for as long as the `with` block; one launch serves a whole grid."""
+
+    module = "pipeline.benchmark.rank"  # what each process runs
 
     def __init__(self, spec: RankSpec, links: Loopback | NamespaceLinks, timeout_s: float) -> None:
         self.spec, self.links, self.timeout_s = spec, links, timeout_s
@@ -73,13 +77,13 @@ class RankGroup:
         spec_path = folder / "spec.json"
         self.spec.write(spec_path)
         threads = str(self.spec.threads)
-        environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        environment = os.environ | KEEP_FREED_MEMORY | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
         root = str(Path(__file__).resolve().parents[2])
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
         for rank in range(self.spec.tp_size):
             with (folder / f"rank{rank}.log").open("w") as log:
                 process = subprocess.Popen(
-                    [*self.links.prefix(rank), sys.executable, "-m", "pipeline.benchmark.rank", spec_path, str(rank)],
+                    [*self.links.prefix(rank), sys.executable, "-m", self.module, spec_path, str(rank)],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,

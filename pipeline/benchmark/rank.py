@@ -10,16 +10,28 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 if TYPE_CHECKING:
-    from pipeline.benchmark.worker import RankWorker
+    from pipeline.benchmark.spec import RankSpec
 
 PR_SET_PDEATHSIG = 1
 
 
-def main(arguments: list[str]) -> int:
+class Worker(Protocol):
+    """What carries out a rank's commands."""
+
+    steps: int
+
+    def do(self, command: dict[str, Any]) -> Any: ...
+
+    def close(self) -> None: ...
+
+
+def main(arguments: list[str], make_worker: "Callable[[RankSpec, int], Worker] | None" = None) -> int:
+    """Serve commands until stdin closes; `make_worker` is RankWorker unless another is given."""
     spec_path, rank = Path(arguments[0]), int(arguments[1])
     _die_with_parent()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
@@ -28,7 +40,7 @@ def main(arguments: list[str]) -> int:
     from pipeline.benchmark.spec import RankSpec
     from pipeline.benchmark.worker import RankWorker
 
-    worker = RankWorker(RankSpec.read(spec_path), rank)
+    worker = (make_worker or RankWorker)(RankSpec.read(spec_path), rank)
     channel = Channel(answers, rank)
     channel.send({"event": "ready"})
     threading.Thread(target=channel.beat, args=(worker,), daemon=True).start()
@@ -60,7 +72,7 @@ class Channel:
             self.stream.write(json.dumps({"rank": self.rank, **message}) + "\n")
             self.stream.flush()
 
-    def beat(self, worker: "RankWorker") -> None:
+    def beat(self, worker: "Worker") -> None:
         """Say every second how many forwards are done: the launcher tells a slow rank from a hung one by it."""
         from pipeline.benchmark.spec import HEARTBEAT_S
 

@@ -3,6 +3,7 @@
 `start` hands the tensor to the kernel's send buffer and returns; TCP carries it while the caller computes, with no
 thread of this process to be scheduled against the computation; `wait` takes the peer's tensor out of the receive
 buffer and adds it. Each rank sends its tensor once: as many bytes as a ring's two halves, in one step instead of two.
+Where a tensor is larger than the kernel's buffers a helper thread moves it instead, for as long as it lasts.
 """
 
 import contextlib
@@ -11,6 +12,7 @@ import os
 import select
 import socket
 import struct
+import threading
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
@@ -21,23 +23,34 @@ from torch import Tensor
 
 BUFFER_BYTES = 16 << 20  # asked for in each direction; the kernel may grant less
 CONNECT_TIMEOUT_S = 60.0
+HELPER_POLL_S = 0.01
 SIOCGIFADDR = 0x8915
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33  # Linux; beyond net.core.*mem_max for root
 
 
 @dataclass(eq=False)  # compared by identity: two sums on their way are never the same
 class Exchange:
-    """One tensor on its way out and its counterpart on its way in."""
+    """One tensor on its way out and its counterpart, as bytes, on its way in."""
 
     communicator: "SocketExchange"
     buffer: Tensor
-    incoming: Tensor | None = None
+    incoming: Tensor
+    sent: int = 0
     received: int = 0
+
+    @property
+    def is_received(self) -> bool:
+        return self.received == self.incoming.numel()
+
+    @property
+    def is_sent(self) -> bool:
+        return self.sent == self.incoming.numel()
 
     def wait(self) -> Tensor:
         self.communicator.finish(self)
-        assert self.incoming is not None
-        return self.buffer.add_(self.incoming.view_as(self.buffer))
+        self.buffer.add_(self.incoming.view(self.buffer.dtype).view_as(self.buffer))
+        self.communicator.give_back(self.incoming)
+        return self.buffer
 
 
 class SocketExchange:
@@ -45,45 +58,77 @@ class SocketExchange:
 
     world_size = 2
 
-    def __init__(self, interface: str = "lo") -> None:
-        """Connect the two ranks of the default process group; raises ConnectionError where they cannot meet."""
-        self.rank = dist.get_rank()
-        self.socket = _connect(self.rank, interface)
+    def __init__(self, interface: str = "lo", buffer_bytes: int = BUFFER_BYTES) -> None:
+        """Connect the two ranks of the default process group; raises OSError where they cannot meet."""
+        self.socket = _connect(dist.get_rank(), interface, buffer_bytes)
         self.socket.setblocking(False)
-        self._outbox: deque[memoryview] = deque()
+        self.kernel_bytes = min(
+            self.socket.getsockopt(socket.SOL_SOCKET, option) // 2 for option in (socket.SO_SNDBUF, socket.SO_RCVBUF)
+        )  # Linux reports twice what data may fill
+        self._outbox: deque[Exchange] = deque()
         self._inbox: deque[Exchange] = deque()
-        self._spare: dict[int, list[Tensor]] = {}
+        self._spare: dict[int, list[Tensor]] = {}  # buffers of sums that are over, by size
+        self._lock = threading.Lock()
+        self._helper: threading.Thread | None = None
 
     def start(self, x: Tensor) -> Exchange:
-        exchange = Exchange(self, x.contiguous())
-        # what goes out is a copy where the kernel cannot take it at once; x itself is only changed by wait
-        self._outbox.append(_bytes_of(exchange.buffer))
-        self._inbox.append(exchange)
-        self._send()
+        buffer = x.contiguous()
+        size = buffer.numel() * buffer.element_size()
+        pool = self._spare.setdefault(size, [])
+        exchange = Exchange(self, buffer, pool.pop() if pool else torch.empty(size, dtype=torch.uint8))
+        with self._lock:
+            self._outbox.append(exchange)
+            self._inbox.append(exchange)
+            self._send()
+        if size > self.kernel_bytes and (self._helper is None or not self._helper.is_alive()):
+            self._helper = threading.Thread(target=self._help, daemon=True)
+            self._helper.start()
         return exchange
 
     def finish(self, exchange: Exchange) -> None:
-        """Receive until `exchange` is complete, sending what is left over meanwhile."""
-        while exchange.incoming is None or exchange.received < _size(exchange.buffer) or self._outbox:
-            if not self._receive() and not self._send():
-                readers = [self.socket] if self._inbox else []
-                select.select(readers, [self.socket] if self._outbox else [], [])
-            if exchange not in self._inbox and not self._outbox:
+        """Move bytes until `exchange` has been received, and sent: its own buffer must not change before."""
+        while True:
+            with self._lock:
+                moved = self._receive() or self._send()
+                done = exchange.is_received and exchange.is_sent
+                readers, writers = self._interests()
+            if done:
                 return
+            if not moved:
+                # the helper may take the last bytes while this thread waits for them
+                select.select(readers, writers, [], HELPER_POLL_S if self._helper is not None else None)
+
+    def give_back(self, incoming: Tensor) -> None:
+        """A buffer that later sums of its size may use."""
+        self._spare[incoming.numel()].append(incoming)
+
+    def _help(self) -> None:
+        """Move bytes both ways until nothing is on its way."""
+        while True:
+            with self._lock:
+                if not self._inbox and not self._outbox:
+                    return
+                moved = self._receive() or self._send()
+                readers, writers = self._interests()
+            if not moved:
+                select.select(readers, writers, [], HELPER_POLL_S)
+
+    def _interests(self) -> tuple[list[socket.socket], list[socket.socket]]:
+        """What to wait for: only what this side has begun, for the peer may be ahead."""
+        return [self.socket] if self._inbox else [], [self.socket] if self._outbox else []
 
     def _send(self) -> bool:
         """Give the kernel what it takes now; whether anything went."""
         moved = False
         while self._outbox:
+            oldest = self._outbox[0]
             try:
-                sent = self.socket.send(self._outbox[0])
+                oldest.sent += self.socket.send(_bytes_of(oldest.buffer.view(-1).view(torch.uint8))[oldest.sent :])
             except BlockingIOError:
                 return moved
             moved = True
-            if sent == len(self._outbox[0]):
+            if oldest.is_sent:
                 self._outbox.popleft()
-            else:
-                self._outbox[0] = self._outbox[0][sent:]
         return moved
 
     def _receive(self) -> bool:
@@ -91,31 +136,23 @@ class SocketExchange:
         if not self._inbox:
             return False
         oldest = self._inbox[0]
-        size = _size(oldest.buffer)
-        if oldest.incoming is None:
-            oldest.incoming = torch.empty_like(oldest.buffer)
-        view = _bytes_of(oldest.incoming)
         try:
-            count = self.socket.recv_into(view[oldest.received :])
+            count = self.socket.recv_into(_bytes_of(oldest.incoming)[oldest.received :])
         except BlockingIOError:
             return False
         if count == 0:
             raise ConnectionError("the other rank closed its connection")
         oldest.received += count
-        if oldest.received == size:
+        if oldest.is_received:
             self._inbox.popleft()
         return True
 
 
-def _size(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
+def _bytes_of(flat: Tensor) -> memoryview:  # (bytes,) uint8
+    return memoryview(flat.detach().numpy())  # type: ignore[arg-type]  # numpy's stub hides the buffer protocol
 
 
-def _bytes_of(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.detach().view(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
-
-
-def _connect(rank: int, interface: str) -> socket.socket:
+def _connect(rank: int, interface: str, buffer_bytes: int) -> socket.socket:
     """Rank 0 listens on a free port that it tells rank 1 through the process group."""
     listener = None
     address: list[Any] = [None]
@@ -131,9 +168,9 @@ def _connect(rank: int, interface: str) -> socket.socket:
         connection = socket.create_connection(address[0], timeout=CONNECT_TIMEOUT_S)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     for plain, forced in ((socket.SO_SNDBUF, SO_SNDBUFFORCE), (socket.SO_RCVBUF, SO_RCVBUFFORCE)):
-        connection.setsockopt(socket.SOL_SOCKET, plain, BUFFER_BYTES)
+        connection.setsockopt(socket.SOL_SOCKET, plain, buffer_bytes)
         with contextlib.suppress(OSError):  # root only
-            connection.setsockopt(socket.SOL_SOCKET, forced, BUFFER_BYTES)
+            connection.setsockopt(socket.SOL_SOCKET, forced, buffer_bytes)
     return connection
 
 

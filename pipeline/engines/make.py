@@ -51,11 +51,9 @@ def make(model: ModelConfig, engine: EngineConfig, trained: Path, folder: Path, 
     then `folder` is as it was.
     """
     spec = EngineSpec.of(model, engine)
-    maker = _maker(spec, engine)
+    maker = maker_of(spec, engine)
     source = source_of(model, engine.weights, trained)
-    key = fingerprint(
-        spec.identity(), source.identity(), maker.module, maker.version, engine_folder.FORMAT, *options(engine)
-    )
+    key = key_of(spec, source, maker, engine)
     if engine_folder.is_current(folder, key):
         body = engine_folder.read(folder)
         body.pop("provenance", None)
@@ -92,12 +90,14 @@ def make(model: ModelConfig, engine: EngineConfig, trained: Path, folder: Path, 
     return Made(body, False)
 
 
-def options(engine: EngineConfig) -> list[Any]:
-    """Settings beside the spec that an engine's bytes depend on."""
-    return [engine.environment, engine.environment_path] if engine.name == "tensorrt_llm" else []
+def key_of(spec: EngineSpec, source: WeightSource, maker: Maker, engine: EngineConfig) -> str:
+    """Names everything that an engine's bytes depend on: what is unchanged is not built again."""
+    where = [engine.environment, engine.environment_path] if engine.name == "tensorrt_llm" else []
+    return fingerprint(spec.identity(), source.identity(), maker.module, maker.version, engine_folder.FORMAT, *where)
 
 
-def _maker(spec: EngineSpec, engine: EngineConfig) -> Maker:
+def maker_of(spec: EngineSpec, engine: EngineConfig) -> Maker:
+    """What makes this kind of engine; raises where it cannot be made here."""
     if spec.engine == "tensorrt":
         from pipeline.engines.tensorrt.maker import TensorRTMaker
 

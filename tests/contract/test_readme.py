@@ -23,8 +23,7 @@ def commands() -> list[tuple[str, str]]:
     found = []
     for document in DOCUMENTS:
         for line in document.read_text().splitlines():
-            text = line.strip().removeprefix("$ ").split("   #")[0].strip()
-            text = re.sub(r"\s+#.*$", "", text)
+            text = re.split(r"\s+#|\s{3,}", line.strip().removeprefix("$ "))[0]  # what follows is a remark
             if re.match(r"(python -m (pipeline|stages)|make |dvc )", text):
                 found.append((document.name, text.split(" ;")[0]))
     return found

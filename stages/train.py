@@ -17,21 +17,25 @@ SERIES = ("loss_nats", "learning_rate", "gradient_norm", "tokens_per_s", "mfu")
 
 
 def run(config: Config, log: StageRun) -> None:
-    from pipeline import provenance
+    from pipeline import files, provenance
     from pipeline.training import run as runs
     from pipeline.training.loop import TrainingJob
 
     stage = BY_NAME["train"]
     fingerprint = stage.fingerprint(config)
     result, trained = stage.paths(stage.outputs, config)
+    data_folder = stage.paths(stage.inputs, config)[0].resolve()
+    identity = runs.identity(fingerprint, data_folder, BY_NAME["prepare_data"].fingerprint(config))
     job = TrainingJob(
         config.model,
         config.training,
         config.cluster,
-        stage.paths(stage.inputs, config)[0].resolve(),
-        Path(config.paths.runs, config.scale.name, f"{config.model.name}-{fingerprint}").resolve(),
-        fingerprint,
+        data_folder,
+        Path(config.paths.runs, config.scale.name, f"{config.model.name}-{identity}").resolve(),
+        identity,
     )
+    for folder in (trained, result.parent):
+        files.check_writable(folder.parent)
     data = runs.check_before(job)
     state = runs.run(job, lambda line: print(line, flush=True), lambda records: _log_records(log, records))
     runs.publish(job, state, trained, data)

@@ -3,8 +3,9 @@
 import pydoc_data.topics
 from pathlib import Path
 
-from pipeline.config.data import DataConfig
+from pipeline.compose import compose
 from pipeline.data.prepare import prepare
+from pipeline.provenance import fingerprint
 
 
 def write_token_folder(folder: Path, vocab_size: int = 512, characters: int = 200_000) -> Path:
@@ -16,13 +17,18 @@ def write_token_folder(folder: Path, vocab_size: int = 512, characters: int = 20
     for index in range(8):
         part = len(text) // 8
         (source / f"{index}.txt").write_text(text[index * part : (index + 1) * part])
-    config = DataConfig(
-        name="tokens",
-        corpus="local",
-        source=[str(source)],
-        tokenizer="bpe",
-        tokenizer_vocab_size=vocab_size,
-        val_fraction=0.1,
-    )
-    prepare(config, folder / "tokens", folder / "runs", "test", 1)
+    config = compose(data_overrides(folder / "tokens", vocab_size)).data
+    prepare(config, folder / "tokens", folder / "runs", fingerprint({"data": config.identity()}), 1)
     return folder / "tokens"
+
+
+def data_overrides(tokens: Path, vocab_size: int = 512) -> list[str]:
+    """The settings that made `tokens`, for a command line."""
+    return [
+        "data=local",
+        f"data.name={tokens.name}",
+        f"data.source=[{tokens.parent / 'text'}]",
+        "data.tokenizer=bpe",
+        f"data.tokenizer_vocab_size={vocab_size}",
+        "data.val_fraction=0.1",
+    ]

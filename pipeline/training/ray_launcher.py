@@ -18,6 +18,7 @@ from pipeline.training.loop import NonFiniteError, TrainingJob, Worker, train
 
 FAILURE = "failure.json"
 POLL_INTERVAL_S = 1.0
+START_ATTEMPTS = 3
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # else a token is written into the home folder
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -148,20 +149,26 @@ def _connect(cluster: ClusterConfig) -> None:
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     local: dict[str, Any] = {} if cluster.ray_address else {"num_cpus": _cores()}
-    try:
-        ray.init(
-            address=cluster.ray_address,
-            include_dashboard=None if cluster.ray_address else cluster.ray_dashboard,
-            logging_level="warning",
-            log_to_driver=False,
-            configure_logging=True,
-            **local,
-        )
-    except ConnectionError as error:
-        raise MissingRequirementError(
-            f"cluster.ray_address={cluster.ray_address}: no Ray cluster answers there ({error}); "
-            "start one with `ray start --head`, or leave the address out"
-        ) from error
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            ray.init(
+                address=cluster.ray_address,
+                include_dashboard=None if cluster.ray_address else cluster.ray_dashboard,
+                logging_level="warning",
+                log_to_driver=False,
+                configure_logging=True,
+                **local,
+            )
+            return
+        except ConnectionError as error:
+            raise MissingRequirementError(
+                f"cluster.ray_address={cluster.ray_address}: no Ray cluster answers there ({error}); "
+                "start one with `ray start --head`, or leave the address out"
+            ) from error
+        except Exception as error:  # Ray gives a node 30 s to come up, which a busy machine exceeds
+            ray.shutdown()
+            if attempt == START_ATTEMPTS:
+                raise RunError(f"Ray did not start: {_last_line(error)} Is this machine very busy?") from error
 
 
 def shutdown() -> None:

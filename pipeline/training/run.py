@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline import files
+from pipeline import files, provenance
 from pipeline.data import TokenData, TokenSampler
+from pipeline.data.manifest import read as read_manifest
 from pipeline.errors import CheckpointError, DataError
 from pipeline.models import build_model, count
 from pipeline.models.checkpoint import save_model
@@ -20,6 +21,21 @@ from pipeline.training.state import TrainingState
 
 LOCK_WAIT_S = 20.0  # workers of a driver that was killed just now are still ending
 BYTES_PER_PARAMETER = 12 * checkpoint.KEEP + 16  # two checkpoints with moments, one being written, the model
+
+
+def identity(fingerprint: str, data_folder: Path, data_fingerprint: str) -> str:
+    """What names a run: the configuration and the very tokens, so that new data never resumes an old run.
+
+    Raises DataError where the folder holds no tokens, or was prepared with other settings.
+    """
+    manifest = read_manifest(data_folder)
+    made_by = manifest.get("provenance", {}).get("config_fingerprint")
+    if made_by != data_fingerprint:
+        raise DataError(
+            f"{data_folder} was prepared with other data.* settings (fingerprint {made_by}, not {data_fingerprint}): "
+            "python -m stages.prepare_data with the same settings makes it anew, data.name= keeps both"
+        )
+    return provenance.fingerprint(fingerprint, [shard["sha256"] for shard in manifest["shards"]])
 
 
 def check_before(job: TrainingJob) -> TokenData:
@@ -92,6 +108,7 @@ def result(job: TrainingJob, state: TrainingState, data: TokenData) -> dict[str,
         "architecture": job.model.architecture,
         "parameters": count.parameters(job.model),
         "shape": job.model.identity(),
+        "run_fingerprint": job.fingerprint,
         "steps": state.step,
         "tokens": state.tokens,
         "train_loss_nats": steps[-1]["loss_nats"],
@@ -154,5 +171,9 @@ class _Follower:
         records = self._tail.new_records()
         for record in records:
             self._show(text_line(record, self._steps))
-        if records:
+        if not records:
+            return
+        try:
             self._on_records(records)
+        except Exception as error:  # days of training must not end with a tracker's hiccup
+            self._show(f"tracking failed, training goes on: {error}")

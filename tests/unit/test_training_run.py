@@ -1,0 +1,165 @@
+"""What surrounds the loop: the run's identity, its lock and log, checks before work, failing writes."""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pipeline import files
+from pipeline.compose import compose
+from pipeline.errors import CheckpointError, DataError, MissingRequirementError, OutputError, PipelineError
+from pipeline.models import build_model
+from pipeline.training import checkpoint
+from pipeline.training import run as runs
+from pipeline.training.lock import run_lock
+from pipeline.training.log import LogTail, RunLog
+from pipeline.training.optimizer import make_optimizer
+from pipeline.training.ray_launcher import check_resources, cpus_per_worker
+from pipeline.training.state import TrainingState
+from tests.token_folder import data_overrides, write_token_folder
+from tests.unit.test_training import TINY, job
+
+HOLD = """
+import sys, time, pathlib
+from pipeline.training.lock import run_lock
+with run_lock(pathlib.Path(sys.argv[1]), 0):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory):
+    return write_token_folder(tmp_path_factory.mktemp("data"))
+
+
+def stepped_state() -> TrainingState:
+    """A tiny model after one optimizer step."""
+    config = compose(TINY)
+    model = build_model(config.model)
+    state = TrainingState(model, make_optimizer(model, config.training), "a-fingerprint")
+    model(torch.zeros(1, 4, dtype=torch.long)).square().mean().backward()
+    state.optimizer.step()
+    state.step = 1
+    return state
+
+
+def test_other_tokens_are_another_run(tokens, tmp_path):
+    made_by = compose(data_overrides(tokens)).fingerprint("data")
+    first = runs.identity("settings", tokens, made_by)
+    assert first == runs.identity("settings", tokens, made_by) != runs.identity("others", tokens, made_by)
+    manifest = files.read_json(tokens / "manifest.json")
+    manifest["shards"][0]["sha256"] = "0" * 64
+    files.write_json(tmp_path / "manifest.json", manifest)
+    assert runs.identity("settings", tmp_path, made_by) != first
+
+
+def test_data_of_other_settings_is_refused(tokens):
+    other = compose([*data_overrides(tokens), "data.split_seed=1"]).fingerprint("data")
+    with pytest.raises(DataError, match=r"other data\.\* settings.*prepare_data"):
+        runs.identity("settings", tokens, other)
+
+
+def test_a_run_folder_has_one_writer(tmp_path):
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    with pytest.raises(OutputError, match="in use"), run_lock(tmp_path, 0.3):
+        pass
+    holder.kill()
+    started = time.monotonic()
+    with run_lock(tmp_path, 20):
+        assert time.monotonic() - started < 20
+    holder.wait()
+
+
+def test_a_tail_hands_out_each_record_once(tmp_path):
+    log = RunLog(tmp_path)
+    tail = LogTail(log)
+    assert tail.new_records() == []
+    for step in (1, 2, 3):
+        log.append({"kind": "train", "step": step})
+    with log.path.open("a") as file:
+        file.write('{"kind": "validation", "st')  # the worker is in the middle of a line
+    assert [record["step"] for record in tail.new_records()] == [1, 2, 3]
+    with log.path.open("a") as file:
+        file.write('ep": 3}\n')
+    assert [record["kind"] for record in tail.new_records()] == ["validation"]
+    log.truncate(1)  # a worker failed and resumed from step 1
+    for step in (2, 3, 4):
+        log.append({"kind": "train", "step": step})
+    assert [record["step"] for record in tail.new_records()] == [4]
+    assert [record["step"] for record in log.read()] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "text"),
+    [
+        (["model.block_size=1000000"], DataError, "block_size=1000000"),
+        (["cluster.device=cuda", "cluster.num_workers=999"], MissingRequirementError, "999 GPUs"),
+        (["cluster.cpus_per_worker=1", "cluster.num_workers=999"], MissingRequirementError, "999 CPUs"),
+    ],
+)
+def test_what_cannot_run_is_said_before_work(tokens, tmp_path, changes, error, text):
+    fitting = ["training.global_batch_size=999", "cluster.micro_batch_size=1"]
+    the_job = job(tokens, tmp_path, *fitting, *changes)
+    with pytest.raises(error, match=text) as caught:
+        runs.check_before(the_job)
+    assert isinstance(caught.value, PipelineError) and caught.value.exit_code == 2
+
+
+def test_workers_share_all_cores_evenly():
+    cluster = compose(["cluster.num_workers=4", "cluster.micro_batch_size=1"]).cluster
+    check_resources(cluster)  # four workers on fewer cores get a part of one each
+    assert cpus_per_worker(cluster) > 0
+
+
+def test_time_in_steps_counts_every_step_once(tokens, tmp_path):
+    the_job = job(tokens, tmp_path)  # 4 windows of 32 tokens a step
+    records = [
+        {"step": 5, "tokens_per_s": 128.0},
+        {"step": 10, "tokens_per_s": 64.0},
+        {"step": 12, "tokens_per_s": 256},
+    ]
+    assert runs._stepping_s(the_job, records) == pytest.approx(5 * 1 + 5 * 2 + 2 * 0.5)
+
+
+def test_a_checkpoint_without_all_moments_is_damaged(tmp_path):
+    state = stepped_state()
+    folder = checkpoint.save(tmp_path, state)
+    moments = load_file(folder / "optimizer.safetensors")
+    moments.pop("exp_avg_sq.wte.weight")
+    save_file(moments, folder / "optimizer.safetensors")
+    with pytest.raises(CheckpointError, match=r"damaged.*exp_avg_sq\.wte\.weight"):
+        checkpoint.restore_latest(tmp_path, stepped_state())
+
+
+def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(tmp_path):
+    state = stepped_state()
+    kept = checkpoint.save(tmp_path, state)
+    state.step = 2
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))  # as if the disk were full
+    try:
+        with pytest.raises(OutputError, match="cannot write"):
+            checkpoint.save(tmp_path, state)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert checkpoint.checkpoints(tmp_path) == [kept]
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [kept.name]
+    assert json.loads((kept / "state.json").read_text())["step"] == 1
+
+
+def test_a_failing_tracker_does_not_end_training(tokens, tmp_path):
+    def broken(records):
+        raise ConnectionError("no answer")
+
+    shown: list[str] = []
+    follower = runs._Follower(job(tokens, tmp_path), shown.append, broken)
+    RunLog(tmp_path).append({"kind": "validation", "step": 6, "loss_nats": 5.0})
+    follower.catch_up()
+    assert shown == ["step  6/12  validation loss 5.0000 nats", "tracking failed, training goes on: no answer"]

@@ -17,6 +17,7 @@ COLOURS = {
     "desync": "#8e5bb5",
     "no_communication": "#bbbbbb",
 }
+LOG_ABOVE = 2.0  # speedups beyond this would flatten all others on a linear axis
 KIND_COLOURS = {
     "norm": "#c9b458",
     "gemm": "#2b6cb0",
@@ -54,7 +55,8 @@ def speedup_by_link(rows: Sequence[dict[str, Any]], folder: Path, stem: str) -> 
             )
             axis.fill_between(positions, [100 * v for v in lows], [100 * v for v in highs], color=colour, alpha=0.15)
         axis.axhline(0, color="black", linewidth=0.8)
-        axis.set_yscale("symlog", linthresh=50)
+        if max(row["speedup"] for row in chosen) > LOG_ABOVE:
+            axis.set_yscale("symlog", linthresh=50)
         axis.set_xticks(list(positions), links, rotation=45, ha="right")
         note = ", ranks exceed cores" if chosen[0]["oversubscribed"] else ""
         axis.set_title(f"{size}, TP {tp_size}{note}")

@@ -11,6 +11,7 @@ import ctypes
 import os
 from typing import Any
 
+import numpy as np
 import tensorrt as trt
 import tensorrt_llm
 from tensorrt_llm._utils import pad_vocab_size
@@ -30,7 +31,8 @@ class Start:
 
     def _layer(self, creator: str, inputs: list[Any], layer: int) -> Any:
         found = trt.get_plugin_registry().get_creator(creator, "1", "kraken")
-        number = trt.PluginField("layer", bytes(ctypes.c_int32(layer)), trt.PluginFieldType.INT32)
+        value = np.array([layer], dtype=np.int32)  # the field points at it until the plugin is made
+        number = trt.PluginField("layer", value, trt.PluginFieldType.INT32)
         plugin = found.create_plugin(creator, trt.PluginFieldCollection([number]), trt.TensorRTPhase.BUILD)
         return default_trtnet().add_plugin_v3([one.trt_tensor for one in inputs], [], plugin)
 

@@ -14,7 +14,7 @@ from pipeline.benchmark.ttft import Decoded, Measured, rules_of
 from pipeline.config.benchmark import BenchmarkConfig
 
 VERIFIED = {
-    "cpu": "ranks over gloo on CPU: tensor-parallel logits are tested against one process to 1e-5",
+    "cpu": "ranks on CPU (gloo or socket): tensor-parallel logits are tested against one process to 1e-5",
     "cuda": "ranks over NCCL on GPUs: this path is written but was not run when the project was made",
 }
 VERIFIED_ONE_RANK = {

@@ -25,6 +25,8 @@ class EngineConfig(Group):
     head_padding: bool = Field(True, description="zero-pad heads to the next size that fused kernels support")
     max_batch_size: PositiveInt = Field(4, description="largest batch of the optimisation profile")
     max_input_len: PositiveInt = Field(2048, description="longest prompt of the optimisation profile")
-    target: str = Field("sm80", description="compute capability of the GPU to build for, as sm80")
+    target: str = Field(
+        "sm80", description="GPU that tensorrt_rtx builds for, as sm80; tensorrt builds for the one it sees"
+    )
     environment: Literal["local", "venv", "docker"] = Field("local", description="where tensorrt_llm runs")
     environment_path: str | None = Field(None, description="the venv's folder, or the container image")

@@ -93,7 +93,8 @@ def make(model: ModelConfig, engine: EngineConfig, trained: Path, folder: Path, 
 def key_of(spec: EngineSpec, source: WeightSource, maker: Maker, engine: EngineConfig) -> str:
     """Names everything that an engine's bytes depend on: what is unchanged is not built again."""
     where = [engine.environment, engine.environment_path] if engine.name == "tensorrt_llm" else []
-    return fingerprint(spec.identity(), source.identity(), maker.module, maker.version, engine_folder.FORMAT, *where)
+    made_by = [maker.module, maker.version, maker.target]
+    return fingerprint(spec.identity(), source.identity(), *made_by, engine_folder.FORMAT, *where)
 
 
 def maker_of(spec: EngineSpec, engine: EngineConfig) -> Maker:

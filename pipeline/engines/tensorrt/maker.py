@@ -19,10 +19,8 @@ class TensorRTMaker:
     def __init__(self, spec: EngineSpec) -> None:
         self.spec = spec
         self.trt = module.load(spec.module)
-        if hasattr(self.trt, "ComputeCapability"):
-            module.check_target(self.trt, spec.target)
+        self.target: str | None = module.target_of(self.trt, spec.target)
         self.module, self.version = spec.module, str(self.trt.__version__)
-        self.target: str | None = spec.target
 
     def write(self, source: WeightSource, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
         """The engines of all ranks; a description a rank. Raises RunError where TensorRT fails."""

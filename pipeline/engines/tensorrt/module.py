@@ -30,6 +30,26 @@ def load(module: str) -> Any:
     return trt
 
 
+def target_of(trt: Any, target: str) -> str:
+    """The GPU that engines are built for: `target` where TensorRT builds ahead of time, else the one that is here.
+
+    Raises ConfigError where this TensorRT cannot build for it, MissingRequirementError where no GPU is here.
+    """
+    if hasattr(trt, "ComputeCapability"):
+        check_target(trt, target)
+        return target.lower()
+    import torch
+
+    if not torch.cuda.is_available():
+        raise MissingRequirementError(
+            f"engine.module={trt.__name__} builds for the GPU it sees, and none is here: {EXTRA['tensorrt']}"
+        )
+    major, minor = torch.cuda.get_device_capability()
+    here = f"sm{major}{minor}"
+    _check_collectives(here)
+    return here
+
+
 def check_target(trt: Any, target: str) -> None:
     """Raises ConfigError where this TensorRT cannot build for the GPU `target`, as sm80."""
     known = [name.lower() for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
@@ -38,6 +58,10 @@ def check_target(trt: Any, target: str) -> None:
             f"engine.target={target}: {trt.__name__} {trt.__version__} builds for {', '.join(known)}; "
             "for other GPUs use engine.module=tensorrt on a host that has one"
         )
+    _check_collectives(target)
+
+
+def _check_collectives(target: str) -> None:
     if int(target[2:]) < 80:
         raise ConfigError(f"engine.target={target}: native collectives need sm80 or later")
 

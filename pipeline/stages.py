@@ -108,7 +108,7 @@ STAGES: tuple[Stage, ...] = (
         "benchmark_ttft",
         "Time To First Token over real ranks",
         "experiment",
-        ("benchmark", "link"),
+        ("benchmark", "link", "hardware"),
         (),
         ("{results}/ttft-{timing}.json",),
     ),

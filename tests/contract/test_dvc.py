@@ -46,7 +46,7 @@ def test_params_are_the_groups_the_stage_composes(stage):
         assert (ROOT / fill(name.rstrip(":"), stage.name)).exists(), name
 
 
-OPTIONAL = {"benchmark_ttft": {"link"}, "project_ttft": {"link"}}  # link=loopback names no sweep
+OPTIONAL = {"benchmark_ttft": {"link"}}  # link=loopback names no sweep
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda s: s.name)

@@ -54,7 +54,7 @@ def test_the_command_is_real(document, command):
     if PLACEHOLDER.search(command) or any(word.startswith(("budget=", "all=")) for word in overrides):
         return
     if "n_hed" in command:  # the README's example of a mistake
-        with pytest.raises(Exception, match="did you mean model.n_head"):
+        with pytest.raises(Exception, match=r"did you mean model\.n_head"):
             compose(overrides)
         return
     compose(overrides)

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from pipeline import files
-from pipeline.config.model import ModelConfig
+from pipeline.config.model import ARCHITECTURES_WITH_WAYS, ModelConfig
 from pipeline.engines.heads import PaddedAttention, torch_dtype
 from pipeline.engines.layout import RankTensors, entries
 from pipeline.engines.spec import FILE as SPEC
 from pipeline.engines.spec import EngineSpec
-from pipeline.engines.tensor_file import TensorFile, write_tensors
+from pipeline.engines.tensor_file import BLOCK_BYTES, TensorFile, write_tensors
 from pipeline.engines.weights import WeightSource
 from pipeline.errors import CheckpointError
 from pipeline.models import Placement, Transformer, build_model
-from pipeline.models.shard import ROW_PARALLEL_BIASES
+from pipeline.models.shard import REPLICATED, ROW_PARALLEL_BIASES
 
 FORMAT = "1.2.1"  # the last release that builds engines; the layout is the same since 0.12
 CLASSES = {"standard": "GPTForCausalLM", "kraken": "KrakenForCausalLM", "parallel": "ParallelForCausalLM"}
@@ -135,3 +135,29 @@ def _pad(model: Transformer, spec: EngineSpec, dtype: torch.dtype) -> None:
         block.attn = PaddedAttention(
             shape.n_ways, shape.n_head, config.head_dim, spec.head_dim, config.n_embd, config.bias
         ).to(dtype)
+
+
+def rank_bytes(spec: EngineSpec, rank: int = 0) -> int:
+    """Bytes of one rank's file without its header, from shapes alone."""
+    names = dict(build_model(spec.model, spec.placement(rank), seed=None, device="meta").named_parameters())
+    size = torch_dtype(spec.dtype).itemsize
+    return sum(math.prod(entry.shape) * size for entry in entries(spec, rank, names).values())
+
+
+def working_bytes(spec: EngineSpec) -> int:
+    """An upper bound of what an export of a trained model holds at a time, from shapes alone.
+
+    A table comes in blocks: the last one, the next, and each converted. A matrix comes whole as float32, then as
+    its part, padded, converted and turned: four copies of the part at most.
+    """
+    whole = dict(build_model(spec.model, seed=None, device="meta").named_parameters())
+    local = dict(build_model(spec.model, spec.placement(0), seed=None, device="meta").named_parameters())
+    widened = spec.head_dim / spec.model.head_dim
+    has_ways = spec.model.architecture in ARCHITECTURES_WITH_WAYS
+    most = 3 * BLOCK_BYTES
+    for name, parameter in local.items():
+        if name in REPLICATED:
+            continue
+        read = parameter if has_ways else whole[name]  # ways are read slice by slice, Megatron's parts cut from wholes
+        most = max(most, 4 * (read.numel() + int(4 * widened * parameter.numel())))
+    return most

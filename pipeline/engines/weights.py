@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline import files
-from pipeline.config.model import ModelConfig
+from pipeline.config.model import ARCHITECTURES_WITH_WAYS, ModelConfig
 from pipeline.engines.heads import pad_heads
 from pipeline.engines.tensor_file import StoredTensor, TensorFile
 from pipeline.errors import CheckpointError
@@ -161,7 +161,9 @@ class TrainedRank:
                 yield self._part(name, entry)
 
     def _part(self, name: str, entry: StoredTensor) -> Tensor:
-        part = shard(name, entry, entry.shape, self.config, self.placement)
+        # Megatron's parts are cut from a whole matrix, read once; ways and tables are read by their own bytes
+        apart = self.config.architecture in ARCHITECTURES_WITH_WAYS or name in REPLICATED
+        part = shard(name, entry if apart else entry[:], entry.shape, self.config, self.placement)
         return pad_heads(name, part, self.shape.n_head, self.config.head_dim, self.head_dim).to(self.dtype)
 
 

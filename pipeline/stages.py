@@ -119,7 +119,7 @@ STAGES: tuple[Stage, ...] = (
         ("benchmark", "hardware", "reference"),
         (),
         ("{results}/projection-{hardware}-{benchmark}.json",),
-        overrides=("benchmark=ttft_paper",),  # the paper's grid, whatever is timed here
+        overrides=("benchmark=ttft_paper", "benchmark.tp_sizes=[4,8]"),  # the whole grid, whatever is timed here
     ),
     Stage(
         "report",

@@ -3,6 +3,7 @@
     python -m stages.benchmark_ttft benchmark=ttft_demo
     python -m stages.benchmark_ttft benchmark=ttft_cpu link=sweep        speedup against bandwidth (root, Linux)
     python -m stages.benchmark_ttft benchmark=ttft_paper debug=dry_run   what 8 GPUs would run
+    python -m stages.benchmark_ttft benchmark=ttft_engines               TensorRT engines built before, on GPUs
 
 docs/ttft.md explains the protocol and every column.
 """
@@ -36,7 +37,8 @@ def run(config: Config, log: StageRun) -> None:
         return
     result = stage.result(config)
     files.check_writable(result.parent, hint="paths.results")
-    body = (_one_rank if benchmark.protocol == "one_rank" else _ranks)(config, grid, result)
+    one_rank = benchmark.protocol == "one_rank" and benchmark.engine == "torch"
+    body = (_one_rank if one_rank else _ranks)(config, grid, result)
     write_result(result, body | {"scale": config.scale.name}, stage.fingerprint(config))
     for path in [result, *map(Path, body["figures"])]:
         log.log_artifact(path)
@@ -47,10 +49,12 @@ def run(config: Config, log: StageRun) -> None:
 
 
 def _ranks(config: Config, grid: "Grid", result: Path) -> dict[str, Any]:
-    from pipeline.benchmark import ttft
+    from pipeline.benchmark import engine_grid, ttft
     from pipeline.benchmark.result import make_body
 
     benchmark = config.benchmark
+    if benchmark.engine != "torch":
+        return engine_grid.measure_engines(benchmark, config.engine, grid, Path(config.paths.engines), _say)
     ttft.check(benchmark, config.link, config.cluster, grid)
     folders = _trained(config) if benchmark.weights == "trained" else {}
     measured, decoded = ttft.measure_grid(benchmark, config.link, config.cluster, grid, folders, _say)

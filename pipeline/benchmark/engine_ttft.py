@@ -49,7 +49,7 @@ def time_engines(
     """
     bodies = _together(folders, "tensorrt")
     tp_size = int(next(iter(bodies.values()))["ranks"])
-    _check_gpus(tp_size)
+    check_gpus(tp_size)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="engines-") as scratch, make_links(["loopback"], tp_size) as links:
         spec = RankSpec(
@@ -128,6 +128,7 @@ def engine_rows(
                 "tp_size": body["ranks"],
                 "engine": body["engine"],
                 "engine_mode": body["mode"],
+                "mode": body["mode"],
                 "engine_version": f"{body['module']} {body['version']}",
                 "verified": VERIFIED,
                 "device": "cuda",
@@ -171,7 +172,8 @@ def _together(folders: Mapping[str, Path], engine: str) -> dict[str, dict[str, A
     return bodies
 
 
-def _check_gpus(tp_size: int) -> None:
+def check_gpus(tp_size: int) -> None:
+    """Raises MissingRequirementError where fewer GPUs than ranks are here."""
     here = torch.cuda.device_count()
     if here < tp_size:
         raise MissingRequirementError(

@@ -46,7 +46,7 @@ def make_body(
         "benchmark": benchmark.name,
         "kind": "measured",
         "verified": VERIFIED[measured[0].resources.device],
-        "protocol": _protocol(benchmark),
+        "protocol": protocol(benchmark),
         "rows": rows,
         "headline": headline(rows),
         "decode_rows": [row for one in decoded for row in decode_rows(one, benchmark)],
@@ -65,8 +65,7 @@ def one_rank_body(
         "benchmark": benchmark.name,
         "kind": "measured compute, modelled communication",
         "verified": VERIFIED_ONE_RANK[rows[0]["device"]],
-        "protocol": _protocol(benchmark)
-        | {"time": "one rank's prefill to the sampled first token; no other rank runs"},
+        "protocol": protocol(benchmark) | {"time": "one rank's prefill to the sampled first token; no other rank runs"},
         "link_model": hardware,
         "rows": list(rows),
         "headline": headline([row for row in rows if row["kind"] != "measured"]),
@@ -87,9 +86,9 @@ def headline(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     exposed = {
         _key(row): row["exposed_communication_ms"] / row["ttft_ms_median"]
         for row in fair
-        if row["architecture"] == "standard"
+        if row["architecture"] == "standard" and row["exposed_communication_ms"] is not None
     }
-    band = [row for row in fair if 0.25 <= exposed[_key(row)] <= 0.40]
+    band = [row for row in fair if 0.25 <= exposed.get(_key(row), 0.0) <= 0.40]
     return {"all": _by_architecture(fair), "exposed_band": _by_architecture(band)}
 
 
@@ -142,7 +141,8 @@ def _title(measured: Measured) -> str:
     )
 
 
-def _protocol(benchmark: BenchmarkConfig) -> dict[str, Any]:
+def protocol(benchmark: BenchmarkConfig) -> dict[str, Any]:
+    """How the rows were measured, in numbers and words."""
     return asdict(rules_of(benchmark)) | {
         "time": "prefill of B×T tokens to the sampled first token; ranks released by a barrier; maximum over ranks",
         "order": "every variant once a round, rotated",

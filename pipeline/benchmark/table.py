@@ -54,11 +54,11 @@ def _ttft_line(row: dict[str, Any]) -> tuple[str, ...]:
         f"{row['ttft_ms_low']:.1f}–{row['ttft_ms_high']:.1f}",
         f"{row['ttft_ms_p95']:.1f}",
         f"{row['speedup']:+.1%}",
-        f"{row['compute_ms']:.1f}",
-        f"{row['exposed_communication_ms']:.1f}",
+        _number(row["compute_ms"], 1),
+        _number(row["exposed_communication_ms"], 1),
         _share(row["share_hidden"]),
         _share(row.get("own_share_hidden")),
-        f"{row['bytes'] / 1e6:.2f}",
+        _number(row["bytes"], 2, 1e-6) if "bytes" in row else "–",
         str(row["collectives"]),
     )
 
@@ -76,6 +76,10 @@ def _decode_line(row: dict[str, Any]) -> tuple[str, ...]:
         f"{row['tokens_per_s']:.1f}",
         f"{row['speedup']:+.1%}",
     )
+
+
+def _number(value: float | None, digits: int, factor: float = 1.0) -> str:
+    return "–" if value is None else f"{value * factor:.{digits}f}"
 
 
 def _share(value: float | None) -> str:

@@ -26,6 +26,9 @@ class BenchmarkConfig(Group):
     protocol: Literal["ranks", "one_rank"] = Field(
         "ranks", description="ranks: all ranks meet; one_rank: one rank's share with the collective modelled"
     )
+    engine: Literal["torch", "tensorrt", "tensorrt_llm"] = Field(
+        "torch", description="what runs the forward: torch, or engines that build_engine made, a GPU a rank"
+    )
     shapes: list[Shape] = Field(description="rows of the grid")
     contexts: list[PositiveInt] = Field(description="prompt lengths in tokens")
     tp_sizes: list[PositiveInt] = Field(description="numbers of ranks")

@@ -86,8 +86,6 @@ def test_help_is_quick_and_names_everything():
 
 @pytest.mark.parametrize("stage", [*BY_NAME, "describe"])
 def test_every_stage_has_help(stage):
-    done = subprocess.run(
-        [sys.executable, "-m", f"stages.{stage}", "--help"], capture_output=True, text=True, cwd=ROOT
-    )
+    done = subprocess.run([sys.executable, "-m", f"stages.{stage}", "--help"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert f"python -m stages.{stage}" in done.stdout

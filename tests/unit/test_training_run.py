@@ -113,7 +113,7 @@ def test_what_cannot_run_is_said_before_work(tokens, tmp_path, changes, error, t
 
 
 def test_workers_share_all_cores_evenly():
-    cluster = compose(["cluster.num_workers=4", "cluster.micro_batch_size=1"]).cluster
+    cluster = compose(["cluster.num_workers=4", "cluster.micro_batch_size=1", "training.global_batch_size=4"]).cluster
     check_resources(cluster)  # four workers on fewer cores get a part of one each
     assert cpus_per_worker(cluster) > 0
 

@@ -47,6 +47,8 @@ def _run(arguments: list[str]) -> int:
         work = list(experiment.work())
         for index, item in enumerate(work, 1):
             _do(item, f"[{index}/{len(work)}]", tracker, skipped)
+            if item.stage.name == "train" and work[index : index + 1] and work[index].stage.name != "train":
+                _stop_ray()
     _finish(experiment, time.monotonic() - started, skipped)
     return 0
 
@@ -85,6 +87,14 @@ def _do(item: "Work", position: str, tracker: "Tracker", skipped: list[str]) -> 
         print(f"{position} {item.name}: left out: {error}", file=sys.stderr)
         return
     print(f"{position} {item.name}: {time.monotonic() - begun:.1f} s", flush=True)
+
+
+def _stop_ray() -> None:
+    """Training is over: Ray's processes must not share the cores with what is timed next."""
+    if "ray" in sys.modules:
+        from pipeline.training import ray_launcher
+
+        ray_launcher.shutdown()
 
 
 def _finish(experiment: "Experiment", seconds: float, skipped: list[str]) -> None:

@@ -41,6 +41,7 @@ def run(config: Config, log: StageRun) -> None:
     runs.publish(job, state, trained, data)
     body = runs.result(job, state, data)
     provenance.write_result(result, body, fingerprint)
+    files.write_text(result.with_name("curve.csv"), _csv(body["curve"]))
     log.log_metrics(
         {
             "parameters": body["parameters"],
@@ -54,6 +55,11 @@ def run(config: Config, log: StageRun) -> None:
         f"{config.model.name}: validation loss {body['val_loss_nats']:.4f} nats after {state.tokens:,} tokens "
         f"(unigram model {body['unigram_loss_nats']:.4f}), {body['tokens_per_s_median']:,.0f} tokens/s; {trained}"
     )
+
+
+def _csv(curve: list[dict[str, float]]) -> str:
+    """The training curve as `dvc plots` reads it: one line a log step."""
+    return "\n".join([",".join(curve[0]), *(",".join(str(value) for value in row.values()) for row in curve), ""])
 
 
 def _log_records(log: StageRun, records: list[dict[str, object]]) -> None:

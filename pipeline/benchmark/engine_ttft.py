@@ -127,7 +127,6 @@ def engine_rows(
                 "batch_size": batch_size,
                 "tp_size": body["ranks"],
                 "engine": body["engine"],
-                "engine_mode": body["mode"],
                 "mode": body["mode"],
                 "engine_version": f"{body['module']} {body['version']}",
                 "verified": VERIFIED,

@@ -115,6 +115,7 @@ def _identity(measured: Measured | Decoded, benchmark: BenchmarkConfig, name: st
         "tp_size": models.tp_size,
         "n_layer": model.n_layer,
         "engine": "torch",
+        "mode": "cuda graph" if shares.device == "cuda" and benchmark.cuda_graph else "eager",
         "device": shares.device,
         "dtype": benchmark.dtype,
         "transport": transport_name(benchmark.transport, shares.device, models.tp_size),

@@ -1,0 +1,104 @@
+"""stages.train through Ray for real: one worker, two gloo workers, a kill, and a loss that is no number."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.token_folder import data_overrides, write_token_folder
+from tests.unit.test_training import TINY
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory):
+    return write_token_folder(tmp_path_factory.mktemp("data"))
+
+
+def command(tokens: Path, folder: Path, *changes: str) -> list[str]:
+    outputs = [f"paths.{name}={folder}/{name}" for name in ("trained", "runs", "results")]
+    where = [f"paths.data={tokens.parent}", *data_overrides(tokens), "tracking=none"]
+    return [sys.executable, "-m", "stages.train", *TINY, *where, *outputs, *changes]
+
+
+def training(tokens: Path, folder: Path, *changes: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(tokens, folder, *changes), capture_output=True, text=True, cwd=ROOT)
+
+
+def result(folder: Path) -> dict:
+    return json.loads((folder / "results/demo/demo_kraken_4way/training.json").read_text())
+
+
+def test_two_gloo_workers_train_what_one_trains(tokens, tmp_path):
+    one = training(tokens, tmp_path / "one")
+    assert one.returncode == 0, one.stderr[-3000:]
+    two = training(
+        tokens, tmp_path / "two", "cluster.num_workers=2", "cluster.cpus_per_worker=1", "cluster.micro_batch_size=2"
+    )
+    assert two.returncode == 0, two.stderr[-3000:]
+    ours, theirs = result(tmp_path / "one"), result(tmp_path / "two")
+    assert theirs["workers"] == 2
+    for a, b in zip(ours["curve"], theirs["curve"], strict=True):
+        assert a["loss_nats"] == pytest.approx(b["loss_nats"], abs=2e-3)
+        assert a["gradient_norm"] == pytest.approx(b["gradient_norm"], rel=2e-2)
+    assert ours["val_loss_nats"] == pytest.approx(theirs["val_loss_nats"], abs=2e-3)
+    assert (tmp_path / "one/trained/demo/demo_kraken_4way/tokenizer.json").exists()
+    assert "ETA" in one.stdout and "validation loss" in one.stdout
+
+
+def test_a_killed_run_goes_on_from_its_checkpoint(tokens, tmp_path):
+    long = ("training.steps=3000", "training.eval_interval=3000", "cluster.checkpoint_interval=5")
+    process = subprocess.Popen(
+        command(tokens, tmp_path, *long), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 200
+    while not list(tmp_path.glob("runs/demo/*/checkpoints/step-*")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.2)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(5)  # Ray's own processes end with their driver
+    saved = sorted(path.name for path in tmp_path.glob("runs/demo/*/checkpoints/step-*"))[-1]
+    step = int(saved.split("-")[1])
+    run_folder = next(tmp_path.glob("runs/demo/demo_*"))
+    steps = [json.loads(line)["step"] for line in (run_folder / "log.jsonl").read_text().splitlines()]
+    assert max(steps) - step <= 5 + 1  # at most one checkpoint interval is lost, and the step in flight
+
+    process = subprocess.Popen(
+        command(tokens, tmp_path, *long), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("resuming"):
+            break
+    assert line.strip() == f"resuming from step {step}"
+    next_line = process.stdout.readline()
+    assert next_line.startswith(f"step {step + 1:>4}/3000"), next_line
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert errors.strip().splitlines()[-1] == "interrupted; the same command goes on where it stopped"
+    assert "Traceback" not in errors
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_one_message(tokens, tmp_path):
+    done = training(tokens, tmp_path, "training.learning_rate=1e30", "training.warmup_steps=1")
+    assert done.returncode == 1
+    assert "the weights were not changed" in done.stderr and "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("trained/**/*.safetensors"))
+    assert not (tmp_path / "results/demo/demo_kraken_4way").exists()
+
+
+def test_what_is_missing_is_found_before_ray_starts(tokens, tmp_path):
+    started = time.monotonic()
+    done = training(tokens, tmp_path, "data.name=nowhere")
+    assert done.returncode == 2 and "nowhere" in done.stderr
+    assert time.monotonic() - started < 60
+    assert not (tmp_path / "runs").exists()

@@ -20,6 +20,11 @@ PREFIX = "krakenlink"
 NAMESPACES = Path("/run/netns")
 MTU = 9000  # jumbo frames: at 1500 bytes the shaping itself would take a core at 1 Gbit/s
 BURST_BYTES = 32_000  # what a link that was idle may send at once; a few frames, or the rate would not be the rate
+OFFLOAD_BYTES = 31_000  # frames that cross the kernel as one: below the burst, or the shaper would cut them up again
+TCP_SETTINGS = {
+    "tcp_congestion_control": "reno",  # nothing is ever lost here; bbr would pace with timers and pause to probe
+    "tcp_slow_start_after_idle": "0",  # the link is idle while ranks compute
+}
 QUEUE_BYTES = 32_000_000  # never drop: TCP backs off on loss, and the link would be slower than it says
 
 
@@ -150,7 +155,9 @@ class NamespaceLinks:
             self._make_hub()
         for rank, (namespace, interface) in enumerate(zip(self.namespaces, self.interfaces, strict=True)):
             _run("ip", "-n", namespace, "addr", "add", f"10.213.0.{rank + 1}/24", "dev", interface)
-            _run("ip", "-n", namespace, "link", "set", interface, "up")
+            _run("ip", "-n", namespace, "link", "set", interface, "gso_max_size", str(OFFLOAD_BYTES), "up")
+            for key, value in TCP_SETTINGS.items():
+                _run("ip", "netns", "exec", namespace, "sh", "-c", f"echo {value} > /proc/sys/net/ipv4/{key}")
 
     def _make_hub(self) -> None:
         hub = f"{self.base}hub"

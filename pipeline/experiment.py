@@ -24,16 +24,17 @@ class Work:
         return f"{self.stage.name} {self.config.model.name}" if self.stage.scope == "model" else self.stage.name
 
     def is_done(self) -> bool:
-        """Whether the result is there and was made by this very configuration."""
+        """Whether the result is there and was made by this very configuration from these very inputs."""
         result = self.stage.result(self.config)
         missing = [path for path in self.stage.paths(self.stage.outputs, self.config) if not path.exists()]
         if missing:
             return False
         try:
-            made_by = files.read_json(result)["provenance"]["config_fingerprint"]
+            made_by = files.read_json(result)["provenance"]
+            key = (made_by["config_fingerprint"], made_by["inputs"])
         except (json.JSONDecodeError, KeyError, TypeError):
             return False
-        return bool(made_by == self.stage.fingerprint(self.config))
+        return bool(key == (self.stage.fingerprint(self.config), self.stage.input_marks(self.config)))
 
 
 @dataclass(frozen=True)

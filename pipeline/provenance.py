@@ -74,8 +74,16 @@ def device_description() -> dict[str, Any]:
     }
 
 
-def describe(config_fingerprint: str) -> dict[str, Any]:
-    """The provenance block of a result file."""
+def content_mark(folder: Path) -> str:
+    """Names what a folder of tokens or a trained model holds, by the hashes in its own description."""
+    manifest, config = folder / "manifest.json", folder / "config.json"
+    if manifest.is_file():
+        return fingerprint([shard["sha256"] for shard in files.read_json(manifest)["shards"]])
+    return fingerprint(files.read_json(config)) if config.is_file() else "absent"
+
+
+def describe(config_fingerprint: str, inputs: dict[str, str] | None = None) -> dict[str, Any]:
+    """The provenance block of a result file; `inputs` are the marks of the folders it was made from."""
     return {
         "format": RESULT_FORMAT,
         "commit": git_commit(),
@@ -84,9 +92,12 @@ def describe(config_fingerprint: str) -> dict[str, Any]:
         "device": device_description(),
         "host": hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8],
         "config_fingerprint": config_fingerprint,
+        "inputs": inputs or {},
     }
 
 
-def write_result(path: Path, body: dict[str, Any], config_fingerprint: str) -> None:
+def write_result(
+    path: Path, body: dict[str, Any], config_fingerprint: str, inputs: dict[str, str] | None = None
+) -> None:
     """Write one result file: `body` plus its provenance, atomically."""
-    files.write_json(path, {**body, "provenance": describe(config_fingerprint)})
+    files.write_json(path, {**body, "provenance": describe(config_fingerprint, inputs)})

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.config import Config
+from pipeline.provenance import content_mark
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Stage:
 
     `inputs` and `outputs` are templates over {paths}, {scale}, {data}, {model}, {evaluation},
     {engine}, {tp_size}, {benchmark}, {timing}, {hardware}; the first output is a JSON file that carries the
-    fingerprint of `groups`, by which finished work is recognised.
+    fingerprint of `groups` and the marks of `inputs`, by which finished work is recognised.
     """
 
     name: str
@@ -41,6 +42,10 @@ class Stage:
 
     def fingerprint(self, config: Config) -> str:
         return config.fingerprint(*self.groups)
+
+    def input_marks(self, config: Config) -> dict[str, str]:
+        """What each input folder holds now: another text, or a model trained anew, makes old work unfinished."""
+        return {str(path): content_mark(path) for path in self.paths(self.inputs, config)}
 
 
 def placeholders(config: Config) -> dict[str, str]:

@@ -25,7 +25,7 @@ def run(config: Config, log: StageRun) -> None:
     result = stage.result(config)
     trained = Path(config.paths.trained, config.scale.name, config.model.name)
     made = make.make(config.model, config.engine, trained, result.parent, _say)
-    write_result(result, made.body, stage.fingerprint(config))
+    write_result(result, made.body, stage.fingerprint(config), stage.input_marks(config))
 
     body = made.body
     log.log_metrics({"engine_size_bytes": body["size_bytes"], "engine_build_s": body["build_s"]})

@@ -30,7 +30,7 @@ def run(config: Config, log: StageRun) -> None:
     data = TokenData.open(Path(config.paths.data, config.data.name))
     check_tokenizer(trained, data)
     body = _measure(config, model, data)
-    provenance.write_result(path, body, stage.fingerprint(config))
+    provenance.write_result(path, body, stage.fingerprint(config), stage.input_marks(config))
     log.log_metrics({key: body[key] for key in ("loss_nats", "perplexity", "bits_per_byte") if body[key] is not None})
     log.log_artifact(path)
     print(_summary(config, body))

@@ -23,7 +23,7 @@ def run(config: Config, log: StageRun) -> None:
     path = stage.result(config)
     check_writable(path.parent)
     body = _named(config) if _is_named(config) else _superglue(config)
-    provenance.write_result(path, body, stage.fingerprint(config))
+    provenance.write_result(path, body, stage.fingerprint(config), stage.input_marks(config))
     log.log_metrics(_metrics(body))
     log.log_artifact(path)
     print(f"written  {path}")

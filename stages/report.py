@@ -15,10 +15,11 @@ from stages.entry import launch
 
 
 def run(config: Config, log: StageRun) -> None:
+    from pipeline.evaluation.task_results import against_baseline
     from pipeline.report import summary
     from pipeline.report.build import write_report
 
-    report = write_report(config, BY_NAME["report"].fingerprint(config))
+    report = write_report(config, BY_NAME["report"].fingerprint(config), against_baseline)
     folder = Path(config.paths.report)
     log.log_metrics(
         {

@@ -40,7 +40,7 @@ def run(config: Config, log: StageRun) -> None:
     state = runs.run(job, lambda line: print(line, flush=True), lambda records: _log_records(log, records))
     runs.publish(job, state, trained, data)
     body = runs.result(job, state, data)
-    provenance.write_result(result, body, fingerprint)
+    provenance.write_result(result, body, fingerprint, stage.input_marks(config))
     files.write_text(result.with_name("curve.csv"), _csv(body["curve"]))
     log.log_metrics(
         {

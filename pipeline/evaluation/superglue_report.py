@@ -11,9 +11,8 @@ from pipeline.evaluation.superglue_data import MEANING, Label, TaskData
 from pipeline.evaluation.superglue_tasks import TASKS
 from pipeline.evaluation.task_results import (
     TaskRecord,
+    against_baseline,
     against_published,
-    noise_sentence,
-    paired_differences,
     read_result,
     summarise,
 )
@@ -62,11 +61,8 @@ def complete(
         if baseline
         else None
     )
-    if baseline and found is not None:
-        differences = paired_differences(body, found, settings.bootstrap_iters, settings.seed)
-        titles = {record.task: record.title for record in records}
-        sentence = noise_sentence(config.model.name, baseline, differences, titles)
-        body["baseline"] = {"model": baseline, "differences": differences, "sentence": sentence}
+    if found is not None:
+        body["baseline"] = against_baseline(body, found)
     row = config.reference.superglue_rows.get(config.model.name)
     if row and settings.n_shot == PUBLISHED_SHOTS:
         body["published"] = against_published(body, config.reference.superglue_3shot[row], row)

@@ -116,6 +116,14 @@ def paired_differences(
     return found
 
 
+def against_baseline(ours: dict[str, Any], baseline: dict[str, Any]) -> dict[str, Any]:
+    """What a result file says under `baseline`: the paired differences of two bodies, and what they tell."""
+    differences = paired_differences(ours, baseline, int(ours["bootstrap_iters"]), int(ours["seed"]))
+    titles = {task: str(found["title"]) for task, found in ours["tasks"].items()}
+    sentence = noise_sentence(str(ours["model"]), str(baseline["model"]), differences, titles)
+    return {"model": baseline["model"], "differences": differences, "sentence": sentence}
+
+
 def _difference_body(difference: Difference) -> dict[str, Any]:
     return {
         "difference": PERCENT * difference.difference,

@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from pipeline import files, provenance
 from pipeline.config import Config
 from pipeline.config.reference import ReferenceConfig
 from pipeline.report import line_figures, quality, quality_figures, speed, speed_figures, superglue, time_figures
-from pipeline.report.inputs import Inputs, read_inputs
+from pipeline.report.inputs import Body, Inputs, read_inputs
 from pipeline.report.page import page
 from pipeline.report.style import Figure
 from pipeline.report.table import Table
@@ -23,15 +23,21 @@ DEMO = (
 DEMO_LABEL = "Demo scale: measured rows show that everything works, not what the paper's models would do."
 
 
-def write_report(config: Config, fingerprint: str) -> dict[str, Any]:
+Compare = Callable[[Body, Body], dict[str, Any]]  # two task results -> what the first says under `baseline`
+
+
+def write_report(config: Config, fingerprint: str, compare: Compare | None = None) -> dict[str, Any]:
     """Read the scale's results, write report.json, tables, figures and the page; returns report.json's body.
 
+    Task results that were scored with no baseline at hand are compared with the first model's by `compare`.
     Raises PipelineError where there are no result files, OutputError where the folder cannot be written.
     """
     folder = Path(config.paths.report)
     order = config.experiment.models.get(config.scale.name, []) if config.experiment else []
     inputs = read_inputs(Path(config.paths.results), Path(config.paths.engines), config.scale.name, order)
     files.check_writable(folder)
+    if compare is not None:
+        inputs.compare_tasks(compare)
     tables = make_tables(inputs, config.reference)
     figures = make_figures(inputs, config.reference, tables)
     body: dict[str, Any] = {

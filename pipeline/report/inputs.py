@@ -1,6 +1,7 @@
 """Result files, read and nothing more. What cannot be read is named, never made up."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,16 @@ class Inputs:
         return list(
             dict.fromkeys([*self.training, *self.perplexity, *(m for group in self.tasks.values() for m in group)])
         )
+
+    def compare_tasks(self, compare: Callable[[Body, Body], Body]) -> None:
+        """Give every SuperGLUE result without a `baseline` the comparison with the first model's."""
+        for name, bodies in self.tasks.items():
+            if not name.startswith("superglue"):
+                continue
+            first, *others = bodies.values()
+            for body in others:
+                if not body.get("baseline") and body.get("item_outcomes"):
+                    body["baseline"] = compare(body, first)
 
     def is_empty(self) -> bool:
         return not (self.models or self.ttft or self.projections or self.engines)

@@ -167,6 +167,24 @@ def test_missing_inputs_name_their_commands(tmp_path):
     assert all(command in page for command in commands.values())
 
 
+def test_results_without_a_baseline_are_compared_with_the_first_model(tmp_path):
+    asked: list[tuple[str, str]] = []
+    for model in ("demo_kraken_4way", "demo_standard", "demo_parallel"):
+        body = result_files.superglue(model) | {"baseline": None, "item_outcomes": [{"task": "cb"}]}
+        files.write_json(tmp_path / "results" / "demo" / model / "superglue_3shot.json", body)
+
+    def compare(ours, baseline):
+        asked.append((ours["model"], baseline["model"]))
+        gap = {"difference": 1.5, "standard_error": 1.0, "low": -0.5, "high": 3.5, "p_value": 0.1, "is_noise": True}
+        return {"model": baseline["model"], "differences": {"mean": gap}, "sentence": f"{ours['model']} compared."}
+
+    body = write_report(config(tmp_path), "f", compare)
+    assert set(asked) == {("demo_kraken_4way", "demo_standard"), ("demo_parallel", "demo_standard")}
+    rows = body["tables"]["superglue_3shot_differences"]["rows"]
+    assert {row["model"] for row in rows} == {"demo_kraken_4way", "demo_parallel"}
+    assert "demo_parallel compared." in body["tables"]["superglue_3shot"]["verdict"]
+
+
 def test_nothing_at_all_is_an_error(tmp_path):
     with pytest.raises(PipelineError, match="nothing to report") as caught:
         write_report(config(tmp_path), "f")

@@ -8,6 +8,7 @@ import pytest
 from pipeline.evaluation.statistics import Outcomes
 from pipeline.evaluation.task_results import (
     TaskRecord,
+    against_baseline,
     against_published,
     noise_sentence,
     paired_differences,
@@ -78,3 +79,11 @@ def test_published_values_above_two_standard_errors_are_flagged() -> None:
     far = against_published(found, {"cb": 50 - 2.1 * error, "wic": 3.0}, "row")
     assert near["comparable"] and not near["tasks"]["cb"]["flagged"] and not near["tasks"]["mean"]["flagged"]
     assert far["tasks"]["cb"]["flagged"] and "wic" not in far["tasks"]
+
+
+def test_two_result_files_are_compared_as_the_stage_would() -> None:
+    ours = body(record("cb", [1.0] * 30)) | {"model": "new", "bootstrap_iters": 200, "seed": 1}
+    theirs = body(record("cb", [0.0] * 30)) | {"model": "old"}
+    found = against_baseline(ours, theirs)
+    assert found["model"] == "old" and found["differences"]["cb"]["difference"] == 100.0
+    assert found["sentence"] == "new differs from old by more than noise on CB, mean."

@@ -79,9 +79,13 @@ def _print(body: dict[str, Any], result: Path) -> None:
         if text:
             print("\n" + text)
     print()
-    for name, one in body["headline"]["all"].items():
-        if name != "standard":
-            print(f"geometric mean speedup over {one['rows']} rows: {name} {one['geomean_speedup']:+.1%}")
+    for key, where in (("all", ""), ("exposed_band", " where standard's communication is 25-40% of its time")):
+        for name, one in body["headline"][key].items():
+            if name != "standard":
+                hidden = one["median_share_hidden"]
+                share = f", {hidden:.0%} of the hideable time hidden (median)" if hidden is not None else ""
+                rows = f"{one['rows']} row{'s' if one['rows'] > 1 else ''}"
+                print(f"geometric mean speedup over {rows}{where}: {name} {one['geomean_speedup']:+.1%}{share}")
     for path in [str(result), *body["figures"]]:
         print(f"wrote {path}")
 

@@ -119,7 +119,8 @@ def headline(inputs: Inputs, reference: ReferenceConfig) -> dict[str, Any]:
             where = f"{body['benchmark']} on {body['hardware']}, {body['headline']['rows']} rows"
             values.append(_value(f"projected, {body['hardware']}", projected, "projected", where))
     for name, body in inputs.ttft.items():
-        rows = [row for row in body.get("rows", []) if row.get("architecture") == "kraken" and "speedup" in row]
+        rows = [row for row in body.get("rows", []) if row.get("architecture") == "kraken"]
+        rows = [row for row in rows if row.get("speedup") is not None]
         fair = [row for row in rows if not row.get("oversubscribed")]
         if rows:
             where = f"{len(fair or rows)} rows" + ("" if fair else ", ranks exceed cores: shows order, not overlap")

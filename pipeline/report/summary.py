@@ -30,7 +30,7 @@ def summary(report: dict[str, Any]) -> str:
         if table["verdict"]:
             parts.append(table["verdict"])
     headline = report["headline"]
-    lines = [f"  {item['label']}: {item['text']} ({item['kind']})" for item in headline["values"]]
+    lines = [f"  {item['label']}: {item['text']} ({item['kind']}; {item['where']})" for item in headline["values"]]
     if lines:
         parts.append("\nKraken's TTFT speedup over the standard model, geometric mean\n" + "\n".join(lines))
     if report["missing"]:

@@ -275,7 +275,7 @@ def test_summary_shows_measured_rows(written):
     text = summary(written[1])
     assert "demo_kraken_4way" in text
     assert "GPT-2" not in text  # quoted rows stay in the report
-    assert "published: +35.6% (quoted)" in text
+    assert "published: +35.6% (quoted; " in text
     assert DEMO in text
 
 

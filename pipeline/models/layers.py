@@ -4,11 +4,15 @@ Activations carry a leading axis of the ways that live in this process, (W, B, T
 same axis, (W, in, out). Standard models have W = 1. A stream that all ways share is (1, B, T, d).
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.models.cache import LayerCache
+
+SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 
 
 class WayLinear(nn.Module):
@@ -80,5 +84,19 @@ class FeedForward(nn.Module):
         self.down = WayLinear(n_ways, hidden, n_embd, bias)
 
     def forward(self, x: Tensor) -> Tensor:  # (W, B, T, d) -> (W, B, T, d)
-        out: Tensor = self.down(F.gelu(self.up(x), approximate="tanh"))
+        out: Tensor = self.down(gelu(self.up(x)))
         return out
+
+
+def gelu(x: Tensor) -> Tensor:
+    """GELU by its tanh approximation, x/2 · (1 + tanh u) with u = sqrt(2/pi) · (x + 0.044715 x^3).
+
+    In float32 on a CPU without gradients it is computed as x · sigmoid(2u), the same function:
+    torch's sigmoid takes less than half the time of its tanh there, and GELU is most of what a
+    prefill does beside its products.
+    """
+    if not x.is_cpu or x.dtype != torch.float32 or (torch.is_grad_enabled() and x.requires_grad):
+        return F.gelu(x, approximate="tanh")
+    slope = torch.tensor(2 * SQRT_2_OVER_PI)
+    twice_u = torch.addcmul(slope, x, x, value=2 * SQRT_2_OVER_PI * 0.044715).mul_(x)
+    return twice_u.sigmoid_().mul_(x)

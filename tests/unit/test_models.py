@@ -10,6 +10,7 @@ from pipeline.config import ModelConfig
 from pipeline.errors import ConfigError
 from pipeline.models import Placement, build_model, local_shape
 from pipeline.models.initialise import is_layer_norm
+from pipeline.models.layers import gelu
 from tests.unit import naive_models as naive
 
 TOKENS = [5, 3, 60, 0, 17, 17, 2, 33, 9]
@@ -164,3 +165,15 @@ def test_ranks_that_do_not_divide_are_refused():
         local_shape(config("kraken", 4), Placement(0, 3))
     with pytest.raises(ConfigError, match="tp_size=3"):
         local_shape(config("standard"), Placement(0, 3))
+
+
+def test_gelu_without_gradients_is_the_tanh_approximation():
+    x = torch.cat([torch.linspace(-12, 12, 4001), torch.tensor([-1e4, -50.0, 0.0, 50.0, 1e4])])  # (4006,)
+    wide = x.double()
+    expected = 0.5 * wide * (1 + torch.tanh(math.sqrt(2 / math.pi) * (wide + 0.044715 * wide**3)))
+    with torch.inference_mode():
+        torch.testing.assert_close(gelu(x).double(), expected, atol=1e-6, rtol=1e-6)
+    learned = x.clone().requires_grad_()
+    torch.testing.assert_close(gelu(learned).double(), expected, atol=1e-6, rtol=1e-6)
+    gelu(learned).sum().backward()
+    assert torch.isfinite(learned.grad).all()

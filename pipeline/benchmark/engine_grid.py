@@ -1,11 +1,12 @@
 """A benchmark's grid over engines built beforehand: finds their folders, checks them, times cell after cell."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.benchmark.engine_ttft import VERIFIED, check_gpus, time_engines, time_tensorrt_llm
 from pipeline.benchmark.grid import Models, cells
+from pipeline.benchmark.progress import Progress, Say
 from pipeline.benchmark.result import headline, protocol
 from pipeline.benchmark.ttft import rules_of
 from pipeline.config.benchmark import BenchmarkConfig
@@ -37,7 +38,7 @@ def measure_engines(
     engine: EngineConfig,
     grid: Mapping[int, list[Models]],
     root: Path,
-    progress: Callable[[str], None],
+    say: Say,
 ) -> dict[str, Any]:
     """The body of a result file; `root` is the folder of all engines.
 
@@ -50,13 +51,14 @@ def measure_engines(
     found = find(benchmark, grid, root)
     where = [(cell.context, cell.batch_size) for cell in cells(benchmark)]
     rows: list[dict[str, Any]] = []
+    progress = Progress(say, len(found))
     for (_, size), folders in found.items():
         rules = rules_of(benchmark)
         if benchmark.engine == "tensorrt":
             rows += time_engines(folders, where, rules, size, benchmark.cuda_graph, benchmark.rank_timeout_s)
         else:
             rows += time_tensorrt_llm(folders, engine, where, rules, size)
-        progress(f"{size}: {len(where)} prompts, {', '.join(folders)}")
+        progress.finished(f"{size}: {len(where)} prompts, {', '.join(folders)}")
     return body_of(rows, benchmark)
 
 

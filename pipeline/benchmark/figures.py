@@ -17,6 +17,7 @@ COLOURS = {
     "desync": "#8e5bb5",
     "no_communication": "#bbbbbb",
 }
+PERCENT_TICKS = (-50, -25, 0, 25, 50, 100, 200, 400, 800)  # on a logarithmic axis
 LOG_ABOVE = 2.0  # speedups beyond this would flatten all others on a linear axis
 KIND_COLOURS = {
     "norm": "#c9b458",
@@ -57,6 +58,10 @@ def speedup_by_link(rows: Sequence[dict[str, Any]], folder: Path, stem: str) -> 
         axis.axhline(0, color="black", linewidth=0.8)
         if max(row["speedup"] for row in chosen) > LOG_ABOVE:
             axis.set_yscale("symlog", linthresh=50)
+            low, high = axis.get_ylim()
+            ticks = [tick for tick in PERCENT_TICKS if low <= tick <= high]
+            axis.set_yticks(ticks, [f"{tick:+d}" if tick else "0" for tick in ticks])
+            axis.minorticks_off()
         axis.set_xticks(list(positions), links, rotation=45, ha="right")
         note = ", ranks exceed cores" if chosen[0]["oversubscribed"] else ""
         axis.set_title(f"{size}, TP {tp_size}{note}")

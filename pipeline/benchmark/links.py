@@ -18,9 +18,8 @@ from pipeline.errors import MissingRequirementError, RunError
 
 PREFIX = "krakenlink"
 NAMESPACES = Path("/run/netns")
-MTU = 9000  # jumbo frames: at 1500 bytes the shaping itself would take a core at 1 Gbit/s
-BURST_BYTES = 32_000  # what a link that was idle may send at once; a few frames, or the rate would not be the rate
-OFFLOAD_BYTES = 31_000  # frames that cross the kernel as one: below the burst, or the shaper would cut them up again
+BURST_BYTES = 32_000  # what a link that was idle may send at once: little, or the rate would not be the rate
+FRAME_BYTES = 31_000  # below the burst, or nothing would pass; each frame costs timers and interrupts on ranks' cores
 TCP_SETTINGS = {
     "tcp_congestion_control": "reno",  # nothing is ever lost here; bbr would pace with timers and pause to probe
     "tcp_slow_start_after_idle": "0",  # the link is idle while ranks compute
@@ -148,27 +147,27 @@ class NamespaceLinks:
         if self.tp_size == 2:
             first, second = self.namespaces
             _run(
-                *("ip", "-n", first, "link", "add", "veth0", "mtu", str(MTU)),
-                *("type", "veth", "peer", "name", "veth1", "mtu", str(MTU), "netns", second),
+                *("ip", "-n", first, "link", "add", "veth0", "mtu", str(FRAME_BYTES)),
+                *("type", "veth", "peer", "name", "veth1", "mtu", str(FRAME_BYTES), "netns", second),
             )
         else:
             self._make_hub()
         for rank, (namespace, interface) in enumerate(zip(self.namespaces, self.interfaces, strict=True)):
             _run("ip", "-n", namespace, "addr", "add", f"10.213.0.{rank + 1}/24", "dev", interface)
-            _run("ip", "-n", namespace, "link", "set", interface, "gso_max_size", str(OFFLOAD_BYTES), "up")
+            _run("ip", "-n", namespace, "link", "set", interface, "gso_max_size", str(FRAME_BYTES), "up")
             for key, value in TCP_SETTINGS.items():
                 _run("ip", "netns", "exec", namespace, "sh", "-c", f"echo {value} > /proc/sys/net/ipv4/{key}")
 
     def _make_hub(self) -> None:
         hub = f"{self.base}hub"
         _run("ip", "netns", "add", hub)
-        _run("ip", "-n", hub, "link", "add", "hub", "mtu", str(MTU), "type", "bridge")
+        _run("ip", "-n", hub, "link", "add", "hub", "mtu", str(FRAME_BYTES), "type", "bridge")
         _run("ip", "-n", hub, "link", "set", "hub", "up")
         for rank, (namespace, interface) in enumerate(zip(self.namespaces, self.interfaces, strict=True)):
             port = f"port{rank}"
             _run(
-                *("ip", "-n", namespace, "link", "add", interface, "mtu", str(MTU)),
-                *("type", "veth", "peer", "name", port, "mtu", str(MTU), "netns", hub),
+                *("ip", "-n", namespace, "link", "add", interface, "mtu", str(FRAME_BYTES)),
+                *("type", "veth", "peer", "name", port, "mtu", str(FRAME_BYTES), "netns", hub),
             )
             _run("ip", "-n", hub, "link", "set", port, "master", "hub")
             _run("ip", "-n", hub, "link", "set", port, "up")

@@ -11,10 +11,11 @@ import torch
 
 from pipeline.benchmark.grid import Cell, Models, cells
 from pipeline.benchmark.memory import reset_peak, resident_bytes, weight_bytes
+from pipeline.benchmark.progress import Progress, Say
 from pipeline.benchmark.protocol import Rounds, run_rounds, summarise
 from pipeline.benchmark.rows import comparability, speed_columns
 from pipeline.benchmark.stopwatch import lap
-from pipeline.benchmark.ttft import SEED, Progress, Resources, resources, rules_of, shares_weights
+from pipeline.benchmark.ttft import SEED, Resources, resources, rules_of, shares_weights
 from pipeline.communication import CountingCommunicator, SkippedCommunicator
 from pipeline.communication.communicator import Communicator
 from pipeline.communication.modelled import ModelledCommunicator
@@ -49,17 +50,18 @@ def measure(
     grid: Mapping[int, list[Models]],
     all_reduce_seconds: AllReduceSeconds,
     link: str,
-    progress: Progress,
+    say: Say,
 ) -> list[dict[str, Any]]:
     """Rows of the whole grid; all architectures and both treatments of the collectives alternate."""
     device = torch.device("cuda", 0) if cluster.device == "cuda" else torch.device("cpu")
     rows = []
+    progress = Progress(say, sum(len(sizes) for sizes in grid.values()) * len(cells(benchmark)))
     for tp_size, sizes in grid.items():
         for models in sizes:
             bench = _Bench(benchmark, cluster, models, device, all_reduce_seconds, link)
             for cell in cells(benchmark):
                 rows += bench.rows(cell)
-                progress(f"{models.size} T={cell.context} B={cell.batch_size}, one rank of {tp_size}")
+                progress.finished(f"{models.size} T={cell.context} B={cell.batch_size}, one rank of {tp_size}")
             bench.clear()
     return rows
 

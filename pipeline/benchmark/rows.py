@@ -183,5 +183,6 @@ def breakdown_rows(measured: Measured, benchmark: BenchmarkConfig) -> list[dict[
         totals = [float(np.median([sum(forward.values()) for forward in forwards])) for forwards in by_rank]
         slowest = int(np.argmax(totals))
         kinds = {f"{kind}_ms": float(np.median([one[kind] for one in by_rank[slowest]])) for kind in KINDS}
-        rows.append(_identity(measured, benchmark, name) | {"rank": slowest, **kinds, "total_ms": totals[slowest]})
+        facts = {"rank": slowest, "forwards": len(by_rank[slowest]), **kinds, "total_ms": totals[slowest]}
+        rows.append(_identity(measured, benchmark, name) | facts)
     return rows

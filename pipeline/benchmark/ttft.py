@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from pipeline.benchmark.grid import Cell, Models, cells, decode_cells
 from pipeline.benchmark.launcher import RankGroup, ended_in_order
 from pipeline.benchmark.links import check_privilege, launches, make_links
 from pipeline.benchmark.memory import free_bytes, rank_bytes, too_little
+from pipeline.benchmark.progress import Progress, Say
 from pipeline.benchmark.protocol import Rules
 from pipeline.benchmark.spec import RankSpec
 from pipeline.config.benchmark import BenchmarkConfig
@@ -20,11 +21,10 @@ from pipeline.errors import MissingRequirementError
 
 LINK_PROBE_S = 0.2  # seconds that the probe of a link's speed fills
 RANKS_PER_CORE = 16  # beyond this, ranks on CPU time nothing but the scheduler
-INSTRUMENTED = 5  # forwards with a stopwatch at every part
+INSTRUMENTED = 5  # forwards with a stopwatch at every part, at most
+INSTRUMENTED_S = 12  # fewer where that many rounds took longer; one at least
 DECODE_ROUNDS = 3
 SEED = 1337
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def measure_grid(
     cluster: ClusterConfig,
     grid: Mapping[int, list[Models]],
     folders: Mapping[str, Path],
-    progress: Progress,
+    say: Say,
 ) -> tuple[list[Measured], list[Decoded]]:
     """Time the grid; `folders` holds trained models by name, random weights where there is none.
 
@@ -153,6 +153,8 @@ def measure_grid(
     """
     measured: list[Measured] = []
     decoded: list[Decoded] = []
+    prompts = len(cells(benchmark)) + len(decode_cells(benchmark))
+    progress = Progress(say, sum(len(sizes) for sizes in grid.values()) * len(link.links) * prompts)
     with ended_in_order(), tempfile.TemporaryDirectory(prefix="ttft-") as scratch:
         for tp_size, sizes in grid.items():
             for index, group in enumerate(launches(link.links)):
@@ -190,7 +192,7 @@ class _Launch:
                 seed=SEED,
                 cuda_graph=self.benchmark.cuda_graph,
             )
-            self.progress(f"starting {self.tp_size} ranks ({', '.join(self.links)})")
+            self.progress.say(f"starting {self.tp_size} ranks ({', '.join(self.links)})")
             with RankGroup(spec, joined, timeout) as ranks:
                 for models in self.sizes:
                     shares = replace(shares, shared_weights=self._load(ranks, models))
@@ -232,10 +234,12 @@ class _Launch:
         details = [answer["details"] for answer in answers]
         result = answers[0] | {"details": {name: _over_ranks([one[name] for one in details]) for name in details[0]}}
         measured = Measured(models, cell, link, speed, shares, result)
-        if self.benchmark.breakdown or self.benchmark.trace:
-            measured.instrumented = ranks.command("instrument", **where, repeats=INSTRUMENTED)
         rounds = len(next(iter(result["samples_ms"].values())))
-        self.progress(
+        if self.benchmark.breakdown or self.benchmark.trace:
+            round_s = result["seconds"] / (rounds + result["warmup_rounds"])
+            repeats = max(1, min(INSTRUMENTED, int(INSTRUMENTED_S / round_s)))
+            measured.instrumented = ranks.command("instrument", **where, repeats=repeats)
+        self.progress.finished(
             f"{models.size} T={cell.context} B={cell.batch_size} TP {self.tp_size} {link}: "
             f"{rounds} rounds in {result['seconds']:.0f} s"
         )
@@ -249,7 +253,7 @@ class _Launch:
             new_tokens=self.benchmark.decode_tokens,
             repeats=DECODE_ROUNDS,
         )[0]
-        self.progress(f"{models.size} T={cell.context} B={cell.batch_size} TP {self.tp_size} {link}: decoded")
+        self.progress.finished(f"{models.size} T={cell.context} B={cell.batch_size} TP {self.tp_size} {link}: decoded")
         return Decoded(models, cell, link, shares, rounds)
 
 

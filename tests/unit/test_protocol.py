@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pipeline.benchmark.progress import Progress
 from pipeline.benchmark.protocol import (
     Rules,
     is_settled,
@@ -79,3 +80,12 @@ def test_every_variant_comes_first_equally_often():
     firsts = [rotated(names, turn)[0] for turn in range(9)]
     assert all(firsts.count(name) == 3 for name in names)
     assert all(sorted(rotated(names, turn)) == names for turn in range(9))
+
+
+def test_progress_counts_cells_and_says_how_long_the_rest_takes(monkeypatch):
+    clock, said = iter([100.0, 130.0, 220.0, 230.0]), []
+    monkeypatch.setattr("pipeline.benchmark.progress.time.monotonic", lambda: next(clock))
+    progress = Progress(said.append, total=3)
+    for cell in ("T=128", "T=256", "T=512"):
+        progress.finished(cell)
+    assert said == ["1/3  T=128  ETA 01:00", "2/3  T=256  ETA 01:00", "3/3  T=512"]

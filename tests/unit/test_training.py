@@ -96,6 +96,15 @@ def test_a_fixed_seed_gives_the_same_curve_bit_for_bit(tokens, tmp_path):
     assert losses(tmp_path / "c") != losses(tmp_path / "a")
 
 
+@pytest.mark.parametrize(
+    "model", ["demo_standard", "demo_parallel", "demo_kraken_4way", "demo_ladder", "demo_desync_4way"]
+)
+def test_every_architecture_learns(tokens, tmp_path, model):
+    run(job(tokens, tmp_path / model, f"model={model}", *TINY[1:], "training.learning_rate=1e-2"))
+    curve = losses(tmp_path / model)
+    assert len(curve) == 12 and curve[-1] < curve[0] - 0.1
+
+
 def test_twelve_steps_are_six_and_six_more(tokens, tmp_path):
     straight = run(job(tokens, tmp_path / "straight"))
 

@@ -1,0 +1,24 @@
+"""What a grid has done, how many cells are to come, and about how long they will take."""
+
+import time
+from collections.abc import Callable
+
+from tqdm import tqdm
+
+Say = Callable[[str], None]
+
+
+class Progress:
+    """A line a cell, with a count and an ETA that takes the cells to come for as long as those done."""
+
+    def __init__(self, say: Say, total: int) -> None:
+        self.say, self.total = say, total
+        self.done = 0
+        self.begun = time.monotonic()
+
+    def finished(self, cell: str) -> None:
+        self.done += 1
+        left_s = (time.monotonic() - self.begun) / self.done * (self.total - self.done)
+        count = f"{self.done:>{len(str(self.total))}}/{self.total}"
+        eta = f"  ETA {tqdm.format_interval(left_s)}" if self.done < self.total else ""
+        self.say(f"{count}  {cell}{eta}")

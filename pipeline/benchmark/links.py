@@ -18,8 +18,8 @@ from pipeline.errors import MissingRequirementError, RunError
 
 PREFIX = "krakenlink"
 NAMESPACES = Path("/run/netns")
-BURST_BYTES = 32_000  # what a link that was idle may send at once: little, or the rate would not be the rate
-FRAME_BYTES = 31_000  # below the burst, or nothing would pass; each frame costs timers and interrupts on ranks' cores
+BURST_BYTES = 40_000  # what a link that was idle may send at once: little, or the rate would not be the rate
+FRAME_BYTES = 31_000  # each costs timers and interrupts on the cores of ranks; nearer the burst, the rate is missed
 TCP_SETTINGS = {
     "tcp_congestion_control": "reno",  # nothing is ever lost here; bbr would pace with timers and pause to probe
     "tcp_slow_start_after_idle": "0",  # the link is idle while ranks compute

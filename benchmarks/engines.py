@@ -59,9 +59,9 @@ def measure_export(name: str, folder: Path) -> dict[str, Any]:
 
     from pipeline.compose import model_config
     from pipeline.config.engine import EngineConfig
-    from pipeline.engines import checkpoint
-    from pipeline.engines.spec import EngineSpec
-    from pipeline.engines.weights import TrainedSource
+    from pipeline.export.spec import EngineSpec
+    from pipeline.export.tensorrt_llm import checkpoint
+    from pipeline.export.weights import TrainedSource
 
     torch.set_num_threads(1)
     spec = EngineSpec.of(model_config(name), EngineConfig.model_validate({"name": "checkpoint", "tp_size": 4}))
@@ -86,9 +86,9 @@ def _warm_up(folder: Path) -> None:
 
     from pipeline.compose import model_config
     from pipeline.config.engine import EngineConfig
-    from pipeline.engines import checkpoint
-    from pipeline.engines.spec import EngineSpec
-    from pipeline.engines.weights import TrainedSource
+    from pipeline.export.spec import EngineSpec
+    from pipeline.export.tensorrt_llm import checkpoint
+    from pipeline.export.weights import TrainedSource
 
     sparse_model(folder, "demo_standard")
     config = model_config("demo_standard")
@@ -102,9 +102,9 @@ def measure_build(name: str, folder: Path) -> dict[str, Any]:
     import torch
 
     from pipeline.compose import compose
-    from pipeline.engines.spec import EngineSpec
-    from pipeline.engines.tensorrt import build, module
-    from pipeline.engines.weights import RandomSource
+    from pipeline.export.spec import EngineSpec
+    from pipeline.export.tensorrt import build, module
+    from pipeline.export.weights import RandomSource
 
     torch.set_num_threads(1)
     config = compose([f"model={name}", "engine=tensorrt", "engine.tp_size=4"])

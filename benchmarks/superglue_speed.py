@@ -21,9 +21,10 @@ from transformers import GPT2TokenizerFast
 from benchmarks.gpt2_export import to_gpt2
 from pipeline.compose import model_config
 from pipeline.data.gpt2 import load_gpt2
-from pipeline.evaluation import superglue, superglue_data
-from pipeline.evaluation.scorer import Scorer
-from pipeline.evaluation.superglue_tasks import TASK_BY_NAME
+from pipeline.evaluation.harness import adapter as superglue
+from pipeline.evaluation.scoring.scorer import Scorer
+from pipeline.evaluation.superglue import data as superglue_data
+from pipeline.evaluation.superglue.tasks import TASK_BY_NAME
 from pipeline.models import build_model
 from pipeline.provenance import device_description
 

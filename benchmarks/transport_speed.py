@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import FileStore
 
-from pipeline.benchmark.links import check_privilege, make_links
+from pipeline.benchmark.ranks.links import check_privilege, make_links
 from pipeline.communication import Communicator, SkippedCommunicator
 from pipeline.communication.distributed import DistributedCommunicator
 from pipeline.communication.socket_exchange import SocketExchange

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from pipeline.errors import MissingRequirementError, PipelineError
 
 if TYPE_CHECKING:
-    from pipeline.experiment import Experiment, Work
+    from pipeline.experiment.work import Experiment, Work
     from pipeline.tracking import Tracker
 
 
 def main(arguments: list[str]) -> int:
     """The exit code: 0, 1 where started work failed, 2 for bad input, 130 when interrupted."""
     if not arguments or {"-h", "--help"} & set(arguments):
-        from pipeline.help import text
+        from pipeline.experiment.help import text
 
         print(text())
         return 0
@@ -33,8 +33,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    from pipeline import experiment as experiments
     from pipeline import tracking
+    from pipeline.experiment import work as experiments
 
     experiment = experiments.load(arguments)
     if experiment.config.debug.dry_run:
@@ -59,7 +59,7 @@ def _check(experiment: "Experiment") -> None:
 
     from pipeline import files
     from pipeline.errors import ConfigError
-    from pipeline.plan import make_plan
+    from pipeline.experiment.plan import make_plan
 
     paths = experiment.config.paths
     for folder in (paths.data, paths.trained, paths.runs, paths.engines, paths.results, paths.report):
@@ -118,8 +118,8 @@ def _finish(experiment: "Experiment", seconds: float, skipped: list[str]) -> Non
 
 
 def _print_plan(experiment: "Experiment") -> int:
-    from pipeline.plan import make_plan
-    from pipeline.plan_text import plan_text
+    from pipeline.experiment.plan import make_plan
+    from pipeline.experiment.plan_text import plan_text
 
     plan = make_plan(experiment)
     print(plan_text(experiment, plan))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Config
-from pipeline.stages import BY_NAME
+from pipeline.experiment.stages import BY_NAME
 from pipeline.tracking import StageRun
 from stages.entry import launch
 
@@ -49,7 +49,8 @@ def run(config: Config, log: StageRun) -> None:
 
 
 def _ranks(config: Config, grid: "Grid", result: Path) -> dict[str, Any]:
-    from pipeline.benchmark import engine_grid, ttft
+    from pipeline.benchmark import ttft
+    from pipeline.benchmark.built import grid as engine_grid
     from pipeline.benchmark.result import make_body
 
     benchmark = config.benchmark

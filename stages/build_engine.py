@@ -12,13 +12,13 @@ What is unchanged (spec, weights, TensorRT's version) is not built again. docs/e
 from pathlib import Path
 
 from pipeline.config import Config
-from pipeline.stages import BY_NAME
+from pipeline.experiment.stages import BY_NAME
 from pipeline.tracking import StageRun
 from stages.entry import launch
 
 
 def run(config: Config, log: StageRun) -> None:
-    from pipeline.engines import make
+    from pipeline.export import make
     from pipeline.provenance import write_result
 
     stage = BY_NAME["build_engine"]

@@ -47,10 +47,10 @@ def _run(run: StageFunction, overrides: list[str], manner: Manner) -> None:
 
 def _print_plan(name: str, config: Config) -> None:
     """What the stage would do and what is missing for it; raises PlanError where something is."""
-    from pipeline.experiment import Experiment
-    from pipeline.plan import make_plan
-    from pipeline.plan_text import plan_text
-    from pipeline.stages import BY_NAME
+    from pipeline.experiment.plan import make_plan
+    from pipeline.experiment.plan_text import plan_text
+    from pipeline.experiment.stages import BY_NAME
+    from pipeline.experiment.work import Experiment
 
     experiment = Experiment((config,), (BY_NAME[name],))
     plan = make_plan(experiment)

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline import provenance
 from pipeline.config import Config
-from pipeline.stages import BY_NAME
+from pipeline.experiment.stages import BY_NAME
 from pipeline.tracking import StageRun
 from stages.entry import launch
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline import provenance
 from pipeline.config import Config
-from pipeline.stages import BY_NAME
+from pipeline.experiment.stages import BY_NAME
 from pipeline.tracking import StageRun
 from stages.entry import launch
 
@@ -30,18 +30,18 @@ def run(config: Config, log: StageRun) -> None:
 
 
 def _is_named(config: Config) -> bool:
-    from pipeline.evaluation.superglue_tasks import TASK_BY_NAME
+    from pipeline.evaluation.superglue.tasks import TASK_BY_NAME
 
     return config.evaluation.name == "lm_eval" or any(name not in TASK_BY_NAME for name in config.evaluation.tasks)
 
 
 def _superglue(config: Config) -> dict[str, Any]:
-    from pipeline.evaluation.superglue_data import overall
-    from pipeline.evaluation.superglue_report import complete, find_inputs
-    from pipeline.evaluation.task_table import superglue_table
+    from pipeline.evaluation.superglue.body import complete, find_inputs
+    from pipeline.evaluation.superglue.data import overall
+    from pipeline.evaluation.superglue.text import superglue_table
 
     source, data = find_inputs(config)  # importing the harness takes seconds: what is missing is said before
-    from pipeline.evaluation.task_run import score_superglue
+    from pipeline.evaluation.harness.run import score_superglue
 
     records, cost = score_superglue(config, source, data)
     body = complete(config, source, records, overall(data), cost)
@@ -51,14 +51,14 @@ def _superglue(config: Config) -> dict[str, Any]:
 
 def _named(config: Config) -> dict[str, Any]:
     from pipeline.errors import ConfigError
-    from pipeline.evaluation.source import find_source
+    from pipeline.evaluation.scoring.source import find_source
 
     if not config.evaluation.tasks:
         raise ConfigError("tasks=[]: evaluation=lm_eval needs tasks, as 'tasks=[lambada_openai,hellaswag]'")
     source = find_source(config)
-    from pipeline.evaluation.superglue_report import named_body
-    from pipeline.evaluation.task_run import score_named
-    from pipeline.evaluation.task_table import tasks_table
+    from pipeline.evaluation.harness.run import score_named
+    from pipeline.evaluation.superglue.body import named_body
+    from pipeline.evaluation.superglue.text import tasks_table
 
     body = named_body(config, source, score_named(config, source))
     print(tasks_table(body))

@@ -9,7 +9,7 @@ Killed, it goes on where it stopped. Finished data of the same configuration and
 from pathlib import Path
 
 from pipeline.config import Config
-from pipeline.stages import BY_NAME
+from pipeline.experiment.stages import BY_NAME
 from pipeline.tracking import StageRun
 from stages.entry import launch
 

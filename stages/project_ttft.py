@@ -10,7 +10,7 @@ On the paper's machine a few efficiencies are fitted to some of its published ti
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Config
-from pipeline.stages import BY_NAME
+from pipeline.experiment.stages import BY_NAME
 from pipeline.tracking import StageRun
 from stages.entry import launch
 

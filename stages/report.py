@@ -9,15 +9,15 @@ Runs nothing and invents nothing: what has no result file is left out, with the 
 from pathlib import Path
 
 from pipeline.config import Config
-from pipeline.stages import BY_NAME
+from pipeline.experiment.stages import BY_NAME
 from pipeline.tracking import StageRun
 from stages.entry import launch
 
 
 def run(config: Config, log: StageRun) -> None:
-    from pipeline.evaluation.task_results import against_baseline
     from pipeline.report import summary
     from pipeline.report.build import write_report
+    from pipeline.results.tasks import against_baseline
 
     report = write_report(config, BY_NAME["report"].fingerprint(config), against_baseline)
     folder = Path(config.paths.report)

@@ -9,7 +9,7 @@ Writes trained/<scale>/<model>/ and results/<scale>/<model>/training.json.
 from pathlib import Path
 
 from pipeline.config import Config
-from pipeline.stages import BY_NAME
+from pipeline.experiment.stages import BY_NAME
 from pipeline.tracking import StageRun
 from stages.entry import launch
 

@@ -4,8 +4,8 @@ import os
 from collections.abc import Mapping
 
 from pipeline.benchmark.grid import Cell, Models, cells, decode_cells
-from pipeline.benchmark.memory import rank_bytes
-from pipeline.benchmark.spec import variants
+from pipeline.benchmark.ranks.memory import rank_bytes
+from pipeline.benchmark.ranks.spec import variants
 from pipeline.config.benchmark import BenchmarkConfig
 from pipeline.config.link import LinkConfig
 from pipeline.models import Placement, count, local_shape

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from pipeline.benchmark.grid import Cell, Models, cells
-from pipeline.benchmark.memory import reset_peak, resident_bytes, weight_bytes
 from pipeline.benchmark.progress import Progress, Say
 from pipeline.benchmark.protocol import Rounds, run_rounds, summarise
+from pipeline.benchmark.ranks.memory import reset_peak, resident_bytes, weight_bytes
+from pipeline.benchmark.ranks.stopwatch import lap
 from pipeline.benchmark.rows import comparability, speed_columns
-from pipeline.benchmark.stopwatch import lap
 from pipeline.benchmark.ttft import SEED, Resources, resources, rules_of, shares_weights
 from pipeline.communication import CountingCommunicator, SkippedCommunicator
 from pipeline.communication.communicator import Communicator

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.benchmark.protocol import ratio_interval, summarise
-from pipeline.benchmark.spans import KINDS
+from pipeline.benchmark.ranks.spans import KINDS
 from pipeline.benchmark.ttft import Decoded, Measured, Resources
 from pipeline.communication.transport import transport_name
 from pipeline.config.benchmark import BenchmarkConfig

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
-from pipeline.benchmark.spans import KINDS
+from pipeline.benchmark.ranks.spans import KINDS
 
 TTFT_HEAD = (
     *("architecture", "TTFT ms", "95% interval", "p95", "speedup"),

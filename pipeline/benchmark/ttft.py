@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.benchmark.grid import Cell, Models, cells, decode_cells
-from pipeline.benchmark.launcher import RankGroup, ended_in_order
-from pipeline.benchmark.links import check_privilege, launches, make_links
-from pipeline.benchmark.memory import free_bytes, rank_bytes, too_little
 from pipeline.benchmark.progress import Progress, Say
 from pipeline.benchmark.protocol import Rules
-from pipeline.benchmark.spec import RankSpec
+from pipeline.benchmark.ranks.launcher import RankGroup, ended_in_order
+from pipeline.benchmark.ranks.links import check_privilege, launches, make_links
+from pipeline.benchmark.ranks.memory import free_bytes, rank_bytes, too_little
+from pipeline.benchmark.ranks.spec import RankSpec
 from pipeline.config.benchmark import BenchmarkConfig
 from pipeline.config.execution import ClusterConfig
 from pipeline.config.link import LOOPBACK, LinkConfig, bits_per_second

@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 from pipeline.communication import LOCAL, Communicator
 from pipeline.config.model import Architecture, ModelConfig
+from pipeline.models.architectures.desync import DesyncBlock
+from pipeline.models.architectures.kraken import KrakenBlock, KrakenConcat
+from pipeline.models.architectures.ladder import LadderBlock, LadderState
+from pipeline.models.architectures.parallel import ParallelBlock
+from pipeline.models.architectures.standard import Block, StandardBlock
 from pipeline.models.cache import KeyValueCache
-from pipeline.models.desync import DesyncBlock
-from pipeline.models.kraken import KrakenBlock, KrakenConcat
-from pipeline.models.ladder import LadderBlock, LadderState
 from pipeline.models.layers import WayLayerNorm
-from pipeline.models.parallel import ParallelBlock
 from pipeline.models.placement import WHOLE, Placement, local_shape
-from pipeline.models.standard import Block, StandardBlock
 
 BLOCKS: dict[Architecture, type[Block]] = {
     "standard": StandardBlock,

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from pipeline.compose import CONF, compose, compose_raw, group_options, model_config
 from pipeline.config import Config
-from pipeline.experiment import load
+from pipeline.experiment.work import load
 from pipeline.models import Placement, build_model
 
 SCALES = group_options("scale")

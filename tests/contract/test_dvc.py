@@ -7,7 +7,7 @@ import yaml
 
 from pipeline.compose import compose
 from pipeline.config.root import IDENTITY_GROUPS
-from pipeline.stages import STAGES, Stage
+from pipeline.experiment.stages import STAGES, Stage
 
 ROOT = Path(__file__).resolve().parents[2]
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]

@@ -8,7 +8,8 @@ import pytest
 
 trt = pytest.importorskip("tensorrt_rtx", reason="no TensorRT-RTX wheel for this machine")
 
-FOLDER = Path(__file__).resolve().parents[2] / "pipeline" / "engines" / "tensorrt"
+PIPELINE = Path(__file__).resolve().parents[2] / "pipeline"
+RUNTIME_FILE = PIPELINE / "engines" / "tensorrt_runtime.py"
 
 # what the runtime calls: class, method, and the arguments of one of its overloads as the bindings document them
 RUNTIME = [
@@ -59,7 +60,7 @@ def test_writer_calls_exist(method, arguments):
 def test_every_name_taken_from_the_module_is_there():
     """`trt.X.Y` in the sources, for all X and Y."""
     named = set()
-    for path in FOLDER.glob("*.py"):
+    for path in [*(PIPELINE / "export" / "tensorrt").glob("*.py"), RUNTIME_FILE]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Attribute):
                 dotted = ast.unparse(node).removeprefix("self.graph.").removeprefix("self.")
@@ -76,7 +77,7 @@ def test_every_name_taken_from_the_module_is_there():
 
 def test_what_the_runtime_reads_as_attributes_is_there():
     called = set()
-    for node in ast.walk(ast.parse((FOLDER / "runtime.py").read_text())):
+    for node in ast.walk(ast.parse(RUNTIME_FILE.read_text())):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             if node.value.id == "context":
                 called.add(("IExecutionContext", node.attr))
@@ -98,7 +99,7 @@ def test_loading_without_a_gpu_is_none_not_a_crash():
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("a GPU is here")
-    from pipeline.engines.tensorrt import module
+    from pipeline.export.tensorrt import module
 
     logger = module.make_logger(trt)
     assert trt.Runtime(logger).deserialize_cuda_engine(b"no engine at all" * 64) is None

@@ -7,7 +7,7 @@ import torch
 from pipeline.config import ModelConfig
 from pipeline.data import Tokenizer
 from pipeline.data.gpt2 import load_gpt2
-from pipeline.evaluation.superglue_data import SHIPPED
+from pipeline.evaluation.superglue.data import SHIPPED
 from pipeline.models import Transformer, build_model
 from pipeline.models.checkpoint import save_model
 

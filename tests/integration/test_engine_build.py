@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from pipeline.compose import compose
-from pipeline.engines import folder as engine_folder
-from pipeline.engines import make
-from pipeline.engines.spec import EngineSpec
-from pipeline.engines.tensorrt import build
-from pipeline.engines.weights import RandomSource, source_of
 from pipeline.errors import ConfigError, MissingRequirementError, RunError
+from pipeline.export import folder as engine_folder
+from pipeline.export import make
+from pipeline.export.spec import EngineSpec
+from pipeline.export.tensorrt import build
+from pipeline.export.weights import RandomSource, source_of
 from pipeline.models import build_model
 from pipeline.models.checkpoint import save_model
 from tests.unit.engine_models import NAMES, config_of, spec_of
@@ -75,8 +75,8 @@ def test_a_124m_kraken_rank_builds_in_time_and_memory(tmp_path):
     """Under 5 s of processor time and 1.5 GB in a process of its own (this machine is shared: not wall time)."""
     code = (
         "import sys, resource, torch; from pathlib import Path; torch.set_num_threads(1)\n"
-        "from pipeline.compose import compose; from pipeline.engines.spec import EngineSpec\n"
-        "from pipeline.engines.tensorrt import build, module; from pipeline.engines.weights import RandomSource\n"
+        "from pipeline.compose import compose; from pipeline.export.spec import EngineSpec\n"
+        "from pipeline.export.tensorrt import build, module; from pipeline.export.weights import RandomSource\n"
         "config = compose(['model=kraken_124m_4way', 'engine=tensorrt', 'engine.tp_size=4'])\n"
         "spec = EngineSpec.of(config.model, config.engine); trt = module.load('tensorrt_rtx')\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_utime\n"

@@ -9,8 +9,8 @@ import pytest
 from pipeline.__main__ import main
 from pipeline.compose import compose
 from pipeline.errors import CheckpointError, MissingRequirementError
-from pipeline.evaluation.scorer import Scorer
-from pipeline.evaluation.source import find_source
+from pipeline.evaluation.scoring.scorer import Scorer
+from pipeline.evaluation.scoring.source import find_source
 from pipeline.models import Placement
 from tests.integration.superglue_models import GPT2_VOCABULARY, gpt2_tokenizer, tiny_gpt2
 

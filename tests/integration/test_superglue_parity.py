@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.evaluation import superglue, superglue_data
-from pipeline.evaluation.scorer import Scorer
-from pipeline.evaluation.superglue_tasks import TASKS
+from pipeline.evaluation.harness import adapter as superglue
+from pipeline.evaluation.scoring.scorer import Scorer
+from pipeline.evaluation.superglue import data as superglue_data
+from pipeline.evaluation.superglue.tasks import TASKS
 from tests.integration.superglue_models import GPT2_VOCABULARY, SUPERGLUE, gpt2_tokenizer, tiny_gpt2
 
 pytestmark = [

@@ -6,9 +6,9 @@ import pytest
 
 from pipeline.compose import model_config
 from pipeline.errors import RunError
-from pipeline.evaluation.ranks import open_scorer
-from pipeline.evaluation.requests import Request
-from pipeline.evaluation.source import ModelSource
+from pipeline.evaluation.scoring.ranks import open_scorer
+from pipeline.evaluation.scoring.requests import Request
+from pipeline.evaluation.scoring.source import ModelSource
 from pipeline.models import build_model
 from pipeline.models.checkpoint import save_model
 

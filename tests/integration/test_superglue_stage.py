@@ -10,8 +10,9 @@ import pytest
 from pipeline.compose import compose
 from pipeline.config import Config
 from pipeline.errors import ConfigError, DataError
-from pipeline.evaluation import superglue, task_run
-from pipeline.evaluation.task_cache import TaskCache
+from pipeline.evaluation.harness import adapter as superglue
+from pipeline.evaluation.harness import run as task_run
+from pipeline.evaluation.harness.cache import TaskCache
 from pipeline.tracking import StageRun
 from stages import evaluate_superglue
 from stages.entry import launch

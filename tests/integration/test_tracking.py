@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.compose import compose
 from pipeline.errors import OutputError
-from pipeline.experiment import load
+from pipeline.experiment.work import load
 from pipeline.tracking import open_tracker, ui_command
 
 pytestmark = pytest.mark.slow

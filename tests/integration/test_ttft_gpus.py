@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pipeline.benchmark.launcher import RankGroup
-from pipeline.benchmark.links import make_links
+from pipeline.benchmark.ranks.launcher import RankGroup
+from pipeline.benchmark.ranks.links import make_links
 from tests.integration.test_ttft_ranks import RULES, TOKENS, cases, spec
 from tests.integration.test_ttft_ranks import trained as trained
 

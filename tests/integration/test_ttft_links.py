@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.benchmark import links
-from pipeline.benchmark.launcher import RankGroup
+from pipeline.benchmark.ranks import links
+from pipeline.benchmark.ranks.launcher import RankGroup
 from pipeline.compose import compose
 from pipeline.errors import MissingRequirementError, PipelineError, RunError
 from pipeline.tracking import StageRun
@@ -103,7 +103,7 @@ def ranks_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
         children = [
-            c for c in psutil.Process(process.pid).children() if "pipeline.benchmark.rank" in " ".join(c.cmdline())
+            c for c in psutil.Process(process.pid).children() if "benchmark.ranks.rank" in " ".join(c.cmdline())
         ]
         if len(children) == 2:
             return children

@@ -10,9 +10,9 @@ import psutil
 import pytest
 import torch
 
-from pipeline.benchmark.launcher import RankGroup
-from pipeline.benchmark.links import make_links
-from pipeline.benchmark.spec import RankSpec
+from pipeline.benchmark.ranks.launcher import RankGroup
+from pipeline.benchmark.ranks.links import make_links
+from pipeline.benchmark.ranks.spec import RankSpec
 from pipeline.errors import RunError
 from pipeline.models import build_model
 from pipeline.models.checkpoint import save_model

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.engines.tensorrt.program import play
+from pipeline.export.tensorrt.program import play
 
 Values = dict[str, Tensor]
 

@@ -8,7 +8,7 @@ import torch
 from pipeline.compose import model_config
 from pipeline.config import ModelConfig
 from pipeline.config.engine import EngineConfig
-from pipeline.engines.spec import EngineSpec
+from pipeline.export.spec import EngineSpec
 from pipeline.models import Transformer, build_model
 from pipeline.models.checkpoint import save_model
 

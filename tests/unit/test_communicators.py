@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from pipeline.benchmark.spans import KINDS, SpanCommunicator, SpanRecorder, watched
+from pipeline.benchmark.ranks.spans import KINDS, SpanCommunicator, SpanRecorder, watched
 from pipeline.communication import BlockingCommunicator, CountingCommunicator, Done, LocalCommunicator
 from pipeline.communication.modelled import ModelledCommunicator
 from pipeline.engines.arena import arena_size, build_on_arena, make_arena

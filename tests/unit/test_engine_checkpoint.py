@@ -12,11 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline.compose import group_options, model_config
-from pipeline.engines import checkpoint, heads
-from pipeline.engines.layout import RankTensors
-from pipeline.engines.tensor_file import TensorFile, write_tensors
-from pipeline.engines.weights import RandomSource, TrainedSource
 from pipeline.errors import CheckpointError, ConfigError
+from pipeline.export import heads
+from pipeline.export.tensor_file import TensorFile, write_tensors
+from pipeline.export.tensorrt_llm import checkpoint
+from pipeline.export.tensorrt_llm.layout import RankTensors
+from pipeline.export.weights import RandomSource, TrainedSource
 from pipeline.models import build_model
 from tests.unit.engine_models import NAMES, config_of, lively, save, spec_of, tokens
 

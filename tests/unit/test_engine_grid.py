@@ -4,15 +4,15 @@ import json
 
 import pytest
 
-from pipeline.benchmark import engine_grid
-from pipeline.benchmark.engine_grid import body_of, find, measure_engines
-from pipeline.benchmark.engine_ttft import VERIFIED, engine_rows
+from pipeline.benchmark.built import grid as engine_grid
+from pipeline.benchmark.built.grid import body_of, find, measure_engines
+from pipeline.benchmark.built.ttft import VERIFIED, engine_rows
 from pipeline.benchmark.grid import expand
 from pipeline.benchmark.table import ttft_table
 from pipeline.compose import compose, model_config
 from pipeline.config.engine import EngineConfig
-from pipeline.engines.spec import EngineSpec
 from pipeline.errors import CheckpointError, ConfigError, MissingRequirementError
+from pipeline.export.spec import EngineSpec
 
 ARCHITECTURES = {"standard": "demo_standard", "parallel": "demo_parallel", "kraken": "demo_kraken_4way"}
 

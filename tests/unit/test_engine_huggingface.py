@@ -5,9 +5,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.data.tokenizer import Tokenizer
-from pipeline.engines import huggingface
-from pipeline.engines.weights import TrainedSource
 from pipeline.errors import ConfigError
+from pipeline.export.huggingface import export as huggingface
+from pipeline.export.weights import TrainedSource
 from tests.unit.engine_models import NAMES, config_of, lively, save, spec_of, tokens
 
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from pipeline.engines.tensorrt import build, module
-from pipeline.engines.tensorrt.program import Program, Run, Start, Wait
-from pipeline.engines.weights import TrainedSource
+from pipeline.export.tensorrt import build, module
+from pipeline.export.tensorrt.program import Program, Run, Start, Wait
+from pipeline.export.weights import TrainedSource
 from tests.unit.engine_interpreter import interpret, reachable
 from tests.unit.engine_models import NAMES, config_of, lively, save, spec_of, tokens
 

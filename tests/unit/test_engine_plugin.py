@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PLUGIN = ROOT / "pipeline" / "engines" / "overlap_plugin"
+PLUGIN = ROOT / "pipeline" / "export" / "tensorrt_llm" / "overlap_plugin"
 
 
 def test_stream_logic_holds_in_every_interleaving(tmp_path):

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pipeline.engines.tensorrt import module
 from pipeline.errors import ConfigError, MissingRequirementError
+from pipeline.export.tensorrt import module
 
 AHEAD = SimpleNamespace(
     __name__="tensorrt_rtx", __version__="1.7", ComputeCapability=SimpleNamespace(__members__={"SM75": 0, "SM80": 1})

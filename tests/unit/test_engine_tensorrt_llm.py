@@ -15,12 +15,13 @@ import pytest
 
 from pipeline.compose import model_config
 from pipeline.config.engine import EngineConfig
-from pipeline.engines import checkpoint, make
-from pipeline.engines.layout import entries
-from pipeline.engines.spec import EngineSpec
-from pipeline.engines.tensorrt_llm import MODEL_FILE, TensorRTLLMMaker, build_command
-from pipeline.engines.tensorrt_llm_environment import CONTAINER, WORKER, Environment
 from pipeline.errors import ConfigError, MissingRequirementError, RunError
+from pipeline.export import make
+from pipeline.export.spec import EngineSpec
+from pipeline.export.tensorrt_llm import checkpoint
+from pipeline.export.tensorrt_llm.environment import CONTAINER, WORKER, Environment
+from pipeline.export.tensorrt_llm.layout import entries
+from pipeline.export.tensorrt_llm.maker import MODEL_FILE, TensorRTLLMMaker, build_command
 from pipeline.models import Placement, build_model
 from tests.unit.engine_models import config_of
 
@@ -46,7 +47,7 @@ def golden_of(name):
     return {
         "config": checkpoint.config_body(spec),
         "rank0": tensors,
-        "command": [word.replace(str(MODEL_FILE), "/tensorrt_llm_model.py") for word in command],
+        "command": [word.replace(str(MODEL_FILE), "/model.py") for word in command],
     }
 
 
@@ -214,7 +215,7 @@ def test_benchmark_times_ranks_under_mpirun_or_says_why_not(tmp_path):
 @pytest.mark.tensorrt_llm
 def test_model_file_imports_where_tensorrt_llm_is():
     pytest.importorskip("tensorrt_llm", reason="needs an environment with tensorrt_llm 0.12 to 1.2")
-    from pipeline.engines import tensorrt_llm_model
+    from pipeline.export.tensorrt_llm import model as tensorrt_llm_model
 
     assert tensorrt_llm_model.VERSION
 

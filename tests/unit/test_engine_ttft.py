@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 
-from pipeline.benchmark.engine_ttft import VERIFIED, engine_rows, time_engines
+from pipeline.benchmark.built.ttft import VERIFIED, engine_rows, time_engines
 from pipeline.benchmark.protocol import Rules
-from pipeline.engines import folder as engine_folder
 from pipeline.errors import CheckpointError, ConfigError, MissingRequirementError
+from pipeline.export import folder as engine_folder
 
 RULES = Rules(2, 4, 3, 5, 0.05, 10.0)
 

@@ -6,9 +6,9 @@ import pytest
 
 from pipeline import files
 from pipeline.compose import compose
-from pipeline.experiment import Work
+from pipeline.experiment.stages import BY_NAME
+from pipeline.experiment.work import Work
 from pipeline.provenance import write_result
-from pipeline.stages import BY_NAME
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from pipeline.errors import DataError, MissingRequirementError
-from pipeline.evaluation import superglue_data
-from pipeline.evaluation.superglue_data import SHIPPED
-from pipeline.evaluation.superglue_tasks import TASK_BY_NAME, TASKS
+from pipeline.evaluation.superglue import data as superglue_data
+from pipeline.evaluation.superglue.data import SHIPPED
+from pipeline.evaluation.superglue.tasks import TASK_BY_NAME, TASKS
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "superglue"
 

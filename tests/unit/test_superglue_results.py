@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.evaluation.statistics import Outcomes
-from pipeline.evaluation.task_results import (
+from pipeline.results.statistics import Outcomes
+from pipeline.results.tasks import (
     TaskRecord,
     against_baseline,
     against_published,

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from pipeline.compose import model_config
 from pipeline.config import ModelConfig
-from pipeline.evaluation.requests import Request, Score, plan, truncate
-from pipeline.evaluation.scorer import Scorer
+from pipeline.evaluation.scoring.requests import Request, Score, plan, truncate
+from pipeline.evaluation.scoring.scorer import Scorer
 from pipeline.models import Transformer, build_model
 
 ARCHITECTURES = ("demo_standard", "demo_parallel", "demo_kraken_4way", "demo_ladder", "demo_desync_4way")

@@ -7,8 +7,8 @@ import statistics as stdlib
 import numpy as np
 import pytest
 
-from pipeline.evaluation import statistics
-from pipeline.evaluation.statistics import Outcomes
+from pipeline.results import statistics
+from pipeline.results.statistics import Outcomes
 
 
 def outcomes(values: list[float], clusters: list[int] | None = None) -> Outcomes:

@@ -1,0 +1,1 @@
+"""TTFT of engines that were built beforehand."""

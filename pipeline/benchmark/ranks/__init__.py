@@ -1,0 +1,1 @@
+"""Rank processes: started, joined by links, given commands, watched."""

@@ -1,0 +1,1 @@
+"""lm-evaluation-harness over our models; the only room that imports it."""

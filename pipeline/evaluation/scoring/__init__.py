@@ -1,0 +1,1 @@
+"""Texts to log-likelihoods, on one process or over ranks."""

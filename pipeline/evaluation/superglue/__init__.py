@@ -1,0 +1,1 @@
+"""The eight tasks of SuperGLUE: data, settings, the result's body."""

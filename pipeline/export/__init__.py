@@ -1,0 +1,1 @@
+"""What leaves the house: engines, checkpoints and folders that other programs load."""

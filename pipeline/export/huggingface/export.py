@@ -1,0 +1,185 @@
+"""engine=huggingface: a folder that transformers loads. Standard is a plain GPT-2; the others bring their code."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline import files
+from pipeline.errors import ConfigError
+from pipeline.export.heads import torch_dtype
+from pipeline.export.spec import EngineSpec
+from pipeline.export.tensor_file import write_tensors
+from pipeline.export.weights import RankWeights, TrainedSource, WeightSource
+from pipeline.models import WHOLE
+
+MODELING = "modeling_kraken.py"
+TOKENIZER = "tokenizer.json"
+END_OF_TEXT = "<|endoftext|>"
+GPT2_PARTS = {
+    "ln_1": "ln_1",
+    "attn.qkv": "attn.c_attn",
+    "attn.out": "attn.c_proj",
+    "ln_2": "ln_2",
+    "mlp.up": "mlp.c_fc",
+    "mlp.down": "mlp.c_proj",
+}
+Shape = tuple[int, ...]
+
+
+class HuggingFaceMaker:
+    """Exports the whole model, unpadded; raises ConfigError for more than one rank."""
+
+    module = "transformers"
+    target: str | None = None
+    status = "verified here: transformers loads it and gives the same logits"
+
+    def __init__(self, spec: EngineSpec) -> None:
+        if spec.tp_size != 1:
+            raise ConfigError(f"engine.tp_size={spec.tp_size}: engine=huggingface holds a whole model, so 1")
+        self.spec = spec
+        self.version = metadata.version("transformers")
+
+    def write(self, source: WeightSource, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
+        export(self.spec, source, folder)
+        return {}
+
+
+def export(spec: EngineSpec, source: WeightSource, folder: Path) -> None:
+    """Write config.json, model.safetensors, the tokenizer where there is one, and the code where it is needed."""
+    model, dtype = spec.model, torch_dtype(spec.dtype)
+    weights = source.rank(WHOLE, model.head_dim, dtype)
+    end = None
+    if isinstance(source, TrainedSource) and (source.folder / TOKENIZER).is_file():
+        end = _copy_tokenizer(source.folder / TOKENIZER, folder, model.block_size)
+    body: dict[str, Any] = {
+        "dtype": spec.dtype,
+        "bos_token_id": end,
+        "eos_token_id": end,
+        "tie_word_embeddings": True,
+        "use_cache": False,
+    }
+    tensors: GPT2Tensors | OwnTensors
+    if model.architecture == "standard":
+        tensors = GPT2Tensors(spec, weights, dtype)
+        body |= gpt2_config(spec)
+    else:
+        tensors = OwnTensors(weights)
+        body |= own_config(spec)
+        shutil.copyfile(Path(__file__).with_name("modeling.py"), folder / MODELING)
+    write_tensors(folder / "model.safetensors", tensors.shapes, dtype, tensors.blocks)
+    files.write_json(folder / "config.json", body)
+
+
+def gpt2_config(spec: EngineSpec) -> dict[str, Any]:
+    """transformers' GPT2Config of a standard model."""
+    model = spec.model
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "vocab_size": model.vocab_size,
+        "n_positions": model.block_size,
+        "n_embd": model.n_embd,
+        "n_layer": model.n_layer,
+        "n_head": model.n_head,
+        "n_inner": model.ffn_dim,
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": model.layer_norm_eps,
+        "resid_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "attn_pdrop": 0.0,
+        "use_cache": True,
+    }
+
+
+def own_config(spec: EngineSpec) -> dict[str, Any]:
+    """The configuration of the modeling file in the folder."""
+    model = spec.model
+    stem = Path(MODELING).stem
+    return {
+        "architectures": ["KrakenForCausalLM"],
+        "model_type": "kraken_pipeline",
+        "auto_map": {
+            "AutoConfig": f"{stem}.KrakenConfig",
+            "AutoModelForCausalLM": f"{stem}.KrakenForCausalLM",
+        },
+        "architecture": model.architecture,
+        "vocab_size": model.vocab_size,
+        "block_size": model.block_size,
+        "n_embd": model.n_embd,
+        "n_layer": model.n_layer,
+        "n_head": model.n_head,
+        "n_ways": model.n_ways,
+        "head_dim": model.head_dim,
+        "ffn_dim": model.ffn_dim // (model.n_ways if model.architecture == "desync" else 1),
+        "bias": model.bias,
+        "layer_norm_eps": model.layer_norm_eps,
+    }
+
+
+class GPT2Tensors:
+    """A standard model's parameters under GPT-2's names; biases we do not have are zero."""
+
+    def __init__(self, spec: EngineSpec, weights: RankWeights, dtype: torch.dtype) -> None:
+        model = spec.model
+        d, wide = model.n_embd, model.ffn_dim
+        sizes = {"attn.qkv": (d, 3 * d), "attn.out": (d, d), "mlp.up": (d, wide), "mlp.down": (wide, d)}
+        self.weights, self.dtype = weights, dtype
+        self.sources = {
+            "transformer.wte.weight": "wte.weight",
+            "transformer.wpe.weight": "wpe.weight",
+            "transformer.ln_f.weight": "ln_f.weight",
+            "transformer.ln_f.bias": "ln_f.bias",
+        }
+        self.shapes: dict[str, Shape] = {
+            "transformer.wte.weight": (model.vocab_size, d),
+            "transformer.wpe.weight": (model.block_size, d),
+            "transformer.ln_f.weight": (d,),
+            "transformer.ln_f.bias": (d,),
+        }
+        for layer in range(model.n_layer):
+            for ours, theirs in GPT2_PARTS.items():  # Conv1D keeps (in, out), as we do
+                name = f"transformer.h.{layer}.{theirs}"
+                shape = sizes.get(ours, (d,))
+                self.shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[-1:]}
+                self.sources |= {f"{name}.{kind}": f"blocks.{layer}.{ours}.{kind}" for kind in ("weight", "bias")}
+        self.known = set(weights.names())
+
+    def blocks(self, name: str) -> Iterator[Tensor]:
+        source = self.sources[name]
+        if source not in self.known:
+            yield torch.zeros(self.shapes[name], dtype=self.dtype)
+        elif source in ("wte.weight", "wpe.weight"):
+            yield from self.weights.blocks(source)
+        else:
+            yield self.weights.read(source)[0]  # without the axis of ways
+
+
+class OwnTensors:
+    """Parameters under the pipeline's own names, which the modeling file shares."""
+
+    def __init__(self, weights: RankWeights) -> None:
+        self.weights = weights
+        self.shapes: dict[str, Shape] = {name: tuple(weights.shape_of(name)) for name in weights.names()}
+
+    def blocks(self, name: str) -> Iterator[Tensor]:
+        return self.weights.blocks(name)
+
+
+def _copy_tokenizer(tokenizer: Path, folder: Path, block_size: int) -> int | None:
+    """Copy tokenizer.json and say how to load it; returns the id of the end-of-text token."""
+    shutil.copyfile(tokenizer, folder / TOKENIZER)
+    special = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "unk_token": END_OF_TEXT}
+    files.write_json(
+        folder / "tokenizer_config.json",
+        {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": block_size, **special},
+    )
+    body = json.loads(tokenizer.read_text(encoding="utf-8"))
+    found: int | None = body.get("model", {}).get("vocab", {}).get(END_OF_TEXT)
+    added = [one["id"] for one in body.get("added_tokens", []) if one.get("content") == END_OF_TEXT]
+    return added[0] if added else found

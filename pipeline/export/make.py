@@ -1,0 +1,151 @@
+"""Make any engine: check first, skip what is unchanged, build beside the old one, put it in place whole."""
+
+import importlib.metadata
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipeline import files
+from pipeline.config.engine import EngineConfig
+from pipeline.config.model import ModelConfig
+from pipeline.export import folder as engine_folder
+from pipeline.export.spec import FILE as SPEC
+from pipeline.export.spec import EngineSpec
+from pipeline.export.weights import WeightSource, source_of
+from pipeline.models import count
+from pipeline.provenance import fingerprint
+
+Say = Callable[[str], None]
+
+
+class Maker(Protocol):
+    """One kind of engine. Constructing it checks everything that can be checked before any work."""
+
+    module: str
+    version: str
+    target: str | None
+    status: str
+
+    def write(self, source: WeightSource, folder: Path, say: Say) -> dict[str, Any]:
+        """Write all files into `folder`; returns what engine.json says beside the common keys."""
+        ...
+
+
+@dataclass(frozen=True)
+class Made:
+    """engine.json's body without provenance, and whether an earlier build was kept."""
+
+    body: dict[str, Any]
+    reused: bool
+
+
+def make(model: ModelConfig, engine: EngineConfig, trained: Path, folder: Path, say: Say) -> Made:
+    """Build `model` as `engine` says into `folder`.
+
+    Raises ConfigError, MissingRequirementError or CheckpointError before any work, RunError when a build fails;
+    then `folder` is as it was.
+    """
+    spec = EngineSpec.of(model, engine)
+    maker = maker_of(spec, engine)
+    source = source_of(model, engine.weights, trained)
+    key = key_of(spec, source, maker, engine)
+    if engine_folder.is_current(folder, key):
+        body = engine_folder.read(folder)
+        body.pop("provenance", None)
+        return Made(body, True)
+
+    files.check_writable(folder.parent, _bytes_needed(spec), hint="paths.engines")
+    with _beside(folder) as temporary:
+        begun = time.perf_counter()
+        details = maker.write(source, temporary, say)
+        files.write_json(temporary / SPEC, spec.body())
+        sizes = engine_folder.sizes(temporary)
+        body = {
+            "model": model.name,
+            "architecture": model.architecture,
+            "engine": engine.name,
+            "ranks": spec.tp_size,
+            "collectives": count.collectives(model).total if spec.tp_size > 1 else 0,
+            "module": maker.module,
+            "version": maker.version,
+            "target": maker.target,
+            "mode": spec.mode,
+            "dtype": spec.dtype,
+            "head_dim": spec.head_dim,
+            "weights": source.kind,
+            "status": maker.status,
+            "key": key,
+            "spec": spec.body(),
+            "sizes": sizes,
+            "size_bytes": sum(sizes.values()),
+            "build_s": time.perf_counter() - begun,
+            **details,
+        }
+        engine_folder.publish(temporary, folder)
+    return Made(body, False)
+
+
+def key_of(spec: EngineSpec, source: WeightSource, maker: Maker, engine: EngineConfig) -> str:
+    """Names everything that an engine's bytes depend on: what is unchanged is not built again."""
+    where = [engine.environment, engine.environment_path] if engine.name == "tensorrt_llm" else []
+    made_by = [maker.module, maker.version, maker.target]
+    return fingerprint(spec.identity(), source.identity(), *made_by, engine_folder.FORMAT, *where)
+
+
+def maker_of(spec: EngineSpec, engine: EngineConfig) -> Maker:
+    """What makes this kind of engine; raises where it cannot be made here."""
+    if spec.engine == "tensorrt":
+        from pipeline.export.tensorrt.maker import TensorRTMaker
+
+        return TensorRTMaker(spec)
+    if spec.engine == "checkpoint":
+        from pipeline.export.tensorrt_llm.checkpoint import CheckpointMaker
+
+        return CheckpointMaker(spec)
+    if spec.engine == "huggingface":
+        from pipeline.export.huggingface.export import HuggingFaceMaker
+
+        return HuggingFaceMaker(spec)
+    if spec.engine == "tensorrt_llm":
+        from pipeline.export.tensorrt_llm.maker import TensorRTLLMMaker
+
+        return TensorRTLLMMaker(spec, engine)
+    return TorchMaker()
+
+
+class TorchMaker:
+    """The torch engine is the trained model itself: its description names the weights, and no file is written."""
+
+    module = "torch"
+    target: str | None = None
+    status = "runs the trained model as it is; nothing is built"
+
+    def __init__(self) -> None:
+        self.version = importlib.metadata.version("torch")
+
+    def write(self, source: WeightSource, folder: Path, say: Say) -> dict[str, Any]:
+        return {}
+
+
+def _bytes_needed(spec: EngineSpec) -> int:
+    """Bytes that all ranks' files take at most, with some room: weights twice."""
+    size = count.BYTES[spec.dtype]
+    ranks = range(spec.tp_size)
+    widened = spec.head_dim / spec.model.head_dim
+    return int(2 * widened * size * sum(count.parameters(spec.model, spec.placement(rank)) for rank in ranks))
+
+
+@contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside `folder`, gone afterwards whatever happens."""
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,49 @@
+"""What an engine holds, in words and numbers: layers by kind, collectives, inputs and their profiles."""
+
+from collections import Counter
+from typing import Any
+
+from pipeline.export.spec import EngineSpec
+from pipeline.export.tensorrt.graph import Dim, Segment
+
+USUAL_TOKENS = 128  # the shape TensorRT tunes for: the paper's short prompt
+
+
+def dimension_ranges(spec: EngineSpec) -> dict[str, tuple[int, int, int]]:
+    """Least, usual and greatest size of every dimension that varies."""
+    longest = spec.max_input_len
+    return {
+        "batch": (1, 1, spec.max_batch_size),
+        "tokens": (1, min(USUAL_TOKENS, longest), longest),
+        "outputs": (1, 1, longest),
+    }
+
+
+def profile_shapes(segment: Segment, spec: EngineSpec) -> dict[str, tuple[tuple[int, ...], ...]]:
+    """Least, usual and greatest shape of every input of a segment."""
+    ranges = dimension_ranges(spec)
+
+    def size(dim: Dim, which: int) -> int:
+        return ranges[dim][which] if isinstance(dim, str) else dim
+
+    return {
+        name: tuple(tuple(size(dim, which) for dim in value.shape) for which in range(3))
+        for name, value in segment.inputs.items()
+    }
+
+
+def describe_segment(trt: Any, segment: Segment, spec: EngineSpec) -> dict[str, Any]:
+    """A network definition as JSON data, counted on the network itself."""
+    network = segment.network
+    kinds = Counter(network.get_layer(index).type.name.lower() for index in range(network.num_layers))
+    return {
+        "name": segment.name,
+        "layers": network.num_layers,
+        "layers_by_kind": dict(sorted(kinds.items())),
+        "collectives_inside": kinds["dist_collective"],
+        "inputs": {
+            name: {"shape": list(segment.inputs[name].shape), "profile": [list(shape) for shape in shapes]}
+            for name, shapes in profile_shapes(segment, spec).items()
+        },
+        "outputs": {name: {"shape": list(value.shape)} for name, value in segment.outputs.items()},
+    }

@@ -1,0 +1,178 @@
+"""The layers of a Transformer in TensorRT's operators. Shapes are (B, T, ·): a rank's ways are written one by one."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.config.model import ModelConfig
+from pipeline.export.tensorrt.graph import Graph, Value
+from pipeline.export.weights import RankWeights
+from pipeline.models import LocalShape
+
+FEATURES = 1 << 2  # the axis that LayerNorm averages over, as a bit mask
+
+
+class Layers:
+    """Adds layers to a graph's current segment, weights by the pipeline's names."""
+
+    def __init__(
+        self, graph: Graph, config: ModelConfig, shape: LocalShape, head_dim: int, weights: RankWeights
+    ) -> None:
+        self.graph, self.config, self.shape, self.head_dim = graph, config, shape, head_dim
+        self.weights = weights
+        self.names = set(weights.names())
+        self.zeros: Tensor | None = None
+
+    def parameter(self, name: str, way: int | None, shape: tuple[int, ...]) -> Any:
+        """A parameter, of one way where it has that axis, as a constant of `shape`."""
+        key = name if way is None else f"{name}[{way}]"
+        if key not in self.graph.current.constants:
+            tensor = self.weights.read(name)
+            part = tensor if way is None else tensor[way]
+            self.graph.current.constants[key] = self._constant(key, part.reshape(shape))
+        return self.graph.current.constants[key]
+
+    def _constant(self, name: str, tensor: Tensor) -> Any:
+        tensor = tensor.contiguous()
+        self.graph.kept.append(tensor)
+        trt = self.graph.trt
+        kinds = {torch.float32: trt.float32, torch.float16: trt.float16, torch.bfloat16: trt.bfloat16}
+        kinds |= {torch.int32: trt.int32, torch.int64: trt.int64}
+        layer = self.graph.network.add_constant(
+            tuple(tensor.shape), trt.Weights(kinds[tensor.dtype], tensor.data_ptr(), tensor.numel())
+        )
+        layer.name = name
+        return layer.get_output(0)
+
+    def _shared(self, key: str, tensor: Tensor) -> Any:
+        if key not in self.graph.current.constants:
+            self.graph.current.constants[key] = self._constant(key, tensor)
+        return self.graph.current.constants[key]
+
+    def _elementwise(self, a: Any, b: Any, kind: str) -> Any:
+        operation = getattr(self.graph.trt.ElementWiseOperation, kind)
+        return self.graph.network.add_elementwise(a, b, operation).get_output(0)
+
+    def add(self, *values: Value) -> Value:  # equal shapes -> the same
+        """The sum of values, left to right; a single value is itself."""
+        if len(values) == 1:
+            return values[0]
+        tensor = self.graph.use(values[0])
+        for value in values[1:]:
+            tensor = self._elementwise(tensor, self.graph.use(value), "SUM")
+        return self.graph.value(tensor, values[0].shape)
+
+    def scaled(self, x: Value, factor: float) -> Value:
+        return self.graph.value(self._scaled(self.graph.use(x), factor, 3), x.shape)
+
+    def _scaled(self, tensor: Any, factor: float, rank: int) -> Any:
+        constant = torch.full((1,) * rank, factor, dtype=torch.float32).to(self._dtype())
+        return self._elementwise(tensor, self._shared(f"factor {factor!r} {rank}", constant), "PROD")
+
+    def _dtype(self) -> torch.dtype:
+        trt = self.graph.trt
+        return {trt.float32: torch.float32, trt.float16: torch.float16, trt.bfloat16: torch.bfloat16}[self.graph.dtype]
+
+    def embed(self) -> Value:  # tokens (B, T), positions (T,) -> (B, T, d)
+        """Token plus position embedding."""
+        graph, config = self.graph, self.config
+        tokens = graph.input("tokens", ("batch", "tokens"), graph.trt.int32)
+        positions = graph.input("positions", ("tokens",), graph.trt.int32)
+        wte = self.parameter("wte.weight", None, (config.vocab_size, config.n_embd))
+        wpe = self.parameter("wpe.weight", None, (1, config.block_size, config.n_embd))
+        words = graph.network.add_gather(wte, tokens.tensor, 0).get_output(0)  # (B, T, d)
+        places = graph.network.add_gather(wpe, positions.tensor, 1).get_output(0)  # (1, T, d)
+        return graph.value(self._elementwise(words, places, "SUM"), ("batch", "tokens", config.n_embd))
+
+    def norm(self, x: Value, name: str, way: int = 0) -> Value:  # (B, T, d) -> (B, T, d)
+        d = self.config.n_embd
+        scale = self.parameter(f"{name}.weight", way, (1, 1, d))
+        if f"{name}.bias" in self.names:
+            bias = self.parameter(f"{name}.bias", way, (1, 1, d))
+        else:
+            bias = self._shared("no bias", torch.zeros(1, 1, d, dtype=self._dtype()))
+        layer = self.graph.network.add_normalization_v2(self.graph.use(x), scale, bias, FEATURES)
+        layer.epsilon = self.config.layer_norm_eps
+        layer.name = f"{name}[{way}]"
+        return self.graph.value(layer.get_output(0), x.shape)
+
+    def linear(self, x: Value, name: str, way: int, n_in: int, n_out: int) -> Value:  # (B, T, in) -> (B, T, out)
+        weight = self.parameter(f"{name}.weight", way, (1, n_in, n_out))
+        none = self.graph.trt.MatrixOperation.NONE
+        layer = self.graph.network.add_matrix_multiply(self.graph.use(x), none, weight, none)
+        layer.name = f"{name}[{way}] product"
+        out = layer.get_output(0)
+        if f"{name}.bias" in self.names:
+            out = self._elementwise(out, self.parameter(f"{name}.bias", way, (1, 1, n_out)), "SUM")
+        return self.graph.value(out, (*x.shape[:2], n_out))
+
+    def attention(self, x: Value, layer: int, way: int = 0) -> Value:  # (B, T, d) -> (B, T, d)
+        """Causal multi-head attention of one way; heads padded, scores scaled as for the true head size."""
+        heads, size, d = self.shape.n_head, self.head_dim, self.config.n_embd
+        trt, network = self.graph.trt, self.graph.network
+        qkv = self.linear(x, f"blocks.{layer}.attn.qkv", way, d, 3 * heads * size)
+        q, k, v = (self._head(qkv, index) for index in range(3))  # each (B, h, T, hp)
+        q = self._scaled(q, 1 / math.sqrt(self.config.head_dim), 4)
+        attention = network.add_attention_v2(
+            q, k, v, trt.AttentionNormalizationOp.SOFTMAX, trt.CausalMaskKind.UPPER_LEFT
+        )
+        attention.decomposable = True  # where no fused kernel fits, primitive operators do
+        attention.name = f"blocks.{layer}.attn[{way}]"
+        merge = network.add_shuffle(attention.get_output(0))  # (B, h, T, hp) -> (B, T, h·hp)
+        merge.first_transpose = trt.Permutation([0, 2, 1, 3])
+        merge.reshape_dims = (0, 0, heads * size)
+        y = self.graph.value(merge.get_output(0), (*x.shape[:2], heads * size))
+        return self.linear(y, f"blocks.{layer}.attn.out", way, heads * size, d)
+
+    def _head(self, qkv: Value, index: int) -> Any:  # (B, T, 3·h·hp) -> (B, h, T, hp)
+        """q, k or v, cut out along the last axis and split into heads."""
+        heads, size = self.shape.n_head, self.head_dim
+        network, trt = self.graph.network, self.graph.trt
+        sizes = self._sizes(qkv, heads * size)  # before the slice: layers stand in the order they are computed
+        cut = network.add_slice(self.graph.use(qkv), (0, 0, index * heads * size), (0, 0, 0), (1, 1, 1))
+        cut.set_input(2, sizes)
+        split = network.add_shuffle(cut.get_output(0))
+        split.reshape_dims = (0, 0, heads, size)
+        split.second_transpose = trt.Permutation([0, 2, 1, 3])
+        return split.get_output(0)
+
+    def _sizes(self, x: Value, last: int) -> Any:
+        """[B, T, last] as a shape tensor, made once a segment."""
+        constants = self.graph.current.constants
+        key = f"sizes {last}"
+        if key not in constants:
+            shape = self.graph.network.add_shape(self.graph.use(x)).get_output(0)
+            keep = self._shared("keep two sizes", torch.from_numpy(np.array([1, 1, 0], dtype=np.int64)))
+            add = self._shared(f"last size {last}", torch.tensor([0, 0, last], dtype=torch.int64))
+            constants[key] = self._elementwise(self._elementwise(shape, keep, "PROD"), add, "SUM")
+        return constants[key]
+
+    def ffn(self, x: Value, layer: int, way: int = 0) -> Value:  # (B, T, d) -> (B, T, d)
+        d, hidden = self.config.n_embd, self.shape.ffn_dim
+        up = self.linear(x, f"blocks.{layer}.mlp.up", way, d, hidden)
+        gelu = self.graph.network.add_activation(self.graph.use(up), self.graph.trt.ActivationType.GELU_TANH)
+        bent = self.graph.value(gelu.get_output(0), up.shape)
+        return self.linear(bent, f"blocks.{layer}.mlp.down", way, hidden, d)
+
+    def chosen(self, x: Value) -> Value:  # (B, T, d) -> (B, n, d)
+        """The positions whose logits are wanted: the last one for a first token."""
+        wanted = self.graph.input("wanted", ("outputs",), self.graph.trt.int32)
+        layer = self.graph.network.add_gather(self.graph.use(x), wanted.tensor, 1)
+        return self.graph.value(layer.get_output(0), (x.shape[0], "outputs", *x.shape[2:]))
+
+    def head(self, x: Value) -> Value:  # (B, n, d) -> (B, n, V)
+        """LN_f and the product with the embedding."""
+        config, network = self.config, self.graph.network
+        normed = self.norm(x, "ln_f")
+        wte = self.parameter("wte.weight", None, (config.vocab_size, config.n_embd))
+        table = network.add_shuffle(wte)
+        table.reshape_dims = (1, config.vocab_size, config.n_embd)
+        operation = self.graph.trt.MatrixOperation
+        product = network.add_matrix_multiply(
+            self.graph.use(normed), operation.NONE, table.get_output(0), operation.TRANSPOSE
+        )
+        product.name = "head"
+        return self.graph.value(product.get_output(0), (*x.shape[:2], config.vocab_size))

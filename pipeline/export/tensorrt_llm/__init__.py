@@ -1,0 +1,1 @@
+"""TensorRT-LLM: its checkpoint layout, classes and workers."""

@@ -1,0 +1,172 @@
+"""One rank's weights for an engine: a trained model's slice, or random numbers drawn on the shard."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from pipeline import files
+from pipeline.config.model import ARCHITECTURES_WITH_WAYS, ModelConfig
+from pipeline.errors import CheckpointError
+from pipeline.export.heads import pad_heads
+from pipeline.export.tensor_file import StoredTensor, TensorFile
+from pipeline.models import Placement, build_model, local_shape
+from pipeline.models.checkpoint import WEIGHTS, read_config
+from pipeline.models.shard import REPLICATED, shard
+from pipeline.provenance import fingerprint
+
+SEED = 1337
+
+
+class RankWeights(Protocol):
+    """One rank's parameters under the pipeline's names and shapes, heads padded."""
+
+    def names(self) -> list[str]: ...
+
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """The shape of `read`, without reading."""
+        ...
+
+    def read(self, name: str) -> Tensor:
+        """The whole parameter of this rank."""
+        ...
+
+    def blocks(self, name: str) -> Iterator[Tensor]:
+        """The same in pieces along its first axis, in order: large tables never stand in memory whole."""
+        ...
+
+
+class WeightSource(Protocol):
+    """Where an engine's weights come from."""
+
+    @property
+    def kind(self) -> str:
+        """trained or random."""
+        ...
+
+    def identity(self) -> str:
+        """Names the numbers themselves: equal identities, equal weights."""
+        ...
+
+    def rank(self, placement: Placement, head_dim: int, dtype: torch.dtype) -> RankWeights: ...
+
+
+class RandomSource:
+    """The paper's initial weights: no process ever holds a whole model."""
+
+    kind = "random"
+
+    def __init__(self, config: ModelConfig, seed: int = SEED) -> None:
+        self.config, self.seed = config, seed
+
+    def identity(self) -> str:
+        return f"random-{self.seed}"
+
+    def rank(self, placement: Placement, head_dim: int, dtype: torch.dtype) -> "RandomRank":
+        return RandomRank(self.config, placement, head_dim, dtype, self.seed)
+
+
+class RandomRank:
+    """Random weights of one rank, drawn in the engine's type."""
+
+    def __init__(
+        self, config: ModelConfig, placement: Placement, head_dim: int, dtype: torch.dtype, seed: int = SEED
+    ) -> None:
+        self.config, self.shape, self.head_dim = config, local_shape(config, placement), head_dim
+        model = build_model(config, placement, seed, dtype=dtype)
+        self.parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+    def names(self) -> list[str]:
+        return list(self.parameters)
+
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        return tuple(self.read(name).shape)
+
+    def read(self, name: str) -> Tensor:
+        return pad_heads(name, self.parameters[name], self.shape.n_head, self.config.head_dim, self.head_dim)
+
+    def blocks(self, name: str) -> Iterator[Tensor]:
+        yield self.read(name)
+
+
+class TrainedSource:
+    """A finished model's folder. Raises CheckpointError where it is missing, damaged or of another shape."""
+
+    kind = "trained"
+
+    def __init__(self, folder: Path, config: ModelConfig) -> None:
+        found = read_config(folder).identity()
+        wanted = config.identity()
+        if found != wanted:
+            differing = [f"{key}={found[key]} (wanted {wanted[key]})" for key in wanted if found[key] != wanted[key]]
+            raise CheckpointError(f"{folder} holds another model than {config.name}: {', '.join(differing)}")
+        self.folder, self.config = folder, config
+        self._check()
+
+    def _check(self) -> None:
+        """Names and shapes of the file against the configuration, from its header alone."""
+        path = self.folder / WEIGHTS
+        model = build_model(self.config, seed=None, device="meta")
+        expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+        with TensorFile(path) as file:
+            found = {name: entry.shape for name, entry in file.entries.items()}
+        odd = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+        if odd:
+            one = odd[0]
+            raise CheckpointError(
+                f"{path} does not match {self.config.name} in {len(odd)} tensor(s): {one} is "
+                f"{found.get(one, 'missing')}, the model has {expected.get(one, 'none of that name')}"
+            )
+
+    def identity(self) -> str:
+        return fingerprint(files.sha256_of(self.folder / WEIGHTS))
+
+    def rank(self, placement: Placement, head_dim: int, dtype: torch.dtype) -> "TrainedRank":
+        return TrainedRank(self.folder, self.config, placement, head_dim, dtype)
+
+
+class TrainedRank:
+    """A trained model's part of one rank, read from the file slice by slice whenever it is asked for."""
+
+    def __init__(
+        self, folder: Path, config: ModelConfig, placement: Placement, head_dim: int, dtype: torch.dtype
+    ) -> None:
+        self.path = folder / WEIGHTS
+        self.config, self.placement, self.head_dim, self.dtype = config, placement, head_dim, dtype
+        self.shape = local_shape(config, placement)
+        model = build_model(config, placement, seed=None, device="meta")
+        self.shapes = dict(model.named_parameters())
+
+    def names(self) -> list[str]:
+        return list(self.shapes)
+
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        padded = pad_heads(name, self.shapes[name], self.shape.n_head, self.config.head_dim, self.head_dim)
+        return tuple(padded.shape)
+
+    def read(self, name: str) -> Tensor:
+        with TensorFile(self.path) as file:
+            return self._part(name, file.entries[name])
+
+    def blocks(self, name: str) -> Iterator[Tensor]:
+        with TensorFile(self.path) as file:
+            entry = file.entries[name]
+            if name in REPLICATED and math.prod(entry.shape) > 0:
+                for block in entry.blocks():
+                    yield block.to(self.dtype)
+            else:
+                yield self._part(name, entry)
+
+    def _part(self, name: str, entry: StoredTensor) -> Tensor:
+        # Megatron's parts are cut from a whole matrix, read once; ways and tables are read by their own bytes
+        apart = self.config.architecture in ARCHITECTURES_WITH_WAYS or name in REPLICATED
+        part = shard(name, entry if apart else entry[:], entry.shape, self.config, self.placement)
+        return pad_heads(name, part, self.shape.n_head, self.config.head_dim, self.head_dim).to(self.dtype)
+
+
+def source_of(config: ModelConfig, weights: str, folder: Path) -> WeightSource:
+    """engine.weights as a source; `folder` is that of the finished model."""
+    return RandomSource(config) if weights == "random" else TrainedSource(folder, config)

@@ -1,0 +1,21 @@
+"""Attention and FFN side by side (GPT-J, PaLM): one blocking all-reduce a layer."""
+
+from torch import Tensor
+
+from pipeline.communication import Communicator
+from pipeline.config.model import ModelConfig
+from pipeline.models.architectures.standard import Block
+from pipeline.models.cache import LayerCache
+from pipeline.models.placement import LocalShape
+
+
+class ParallelBlock(Block):
+    """x + A(LN x) + F(LN x); both branches read the same LayerNorm."""
+
+    def __init__(self, config: ModelConfig, shape: LocalShape, layer: int) -> None:
+        super().__init__(config, shape, layer)
+        del self.ln_2
+
+    def forward(self, x: Tensor, communicator: Communicator, cache: LayerCache | None = None) -> Tensor:
+        normed = self.ln_1(x)  # (1, B, T, d)
+        return x + communicator.start(self.attn(normed, cache) + self.mlp(normed)).wait()

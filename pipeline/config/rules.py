@@ -1,17 +1,14 @@
 """Every rule between fields of different groups, in one place."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pipeline.config.root import Config
+from pipeline.config.schema import Config
 
 
-def faults(config: "Config") -> list[str]:
+def faults(config: Config) -> list[str]:
     """Everything wrong between groups, each as "key=value: what is wrong; what would be right"."""
     return [*_batch(config), *_vocabulary(config), *_schedule(config), *_engine(config), *_evaluation(config)]
 
 
-def tp_size_faults(config: "Config", tp_size: int, key: str) -> list[str]:
+def tp_size_faults(config: Config, tp_size: int, key: str) -> list[str]:
     """Why a model cannot be split over tp_size ranks; `key` names the field to blame."""
     model = config.model
     if model.architecture in ("kraken", "desync"):
@@ -29,7 +26,7 @@ def tp_size_faults(config: "Config", tp_size: int, key: str) -> list[str]:
     return []
 
 
-def _batch(config: "Config") -> list[str]:
+def _batch(config: Config) -> list[str]:
     micro = config.cluster.micro_batch_size * config.cluster.num_workers
     batch = config.training.global_batch_size
     if batch % micro:
@@ -41,7 +38,7 @@ def _batch(config: "Config") -> list[str]:
     return []
 
 
-def _vocabulary(config: "Config") -> list[str]:
+def _vocabulary(config: Config) -> list[str]:
     if config.model.vocab_size < config.data.tokenizer_vocab_size:
         return [
             f"model.vocab_size={config.model.vocab_size}: smaller than data.tokenizer_vocab_size="
@@ -50,7 +47,7 @@ def _vocabulary(config: "Config") -> list[str]:
     return []
 
 
-def _schedule(config: "Config") -> list[str]:
+def _schedule(config: Config) -> list[str]:
     training = config.training
     if training.warmup_steps >= training.steps:
         return [
@@ -60,7 +57,7 @@ def _schedule(config: "Config") -> list[str]:
     return []
 
 
-def _engine(config: "Config") -> list[str]:
+def _engine(config: Config) -> list[str]:
     found: list[str] = []
     if config.engine.mode == "segmented" and config.engine.name not in ("tensorrt", "torch"):
         found.append(
@@ -71,7 +68,7 @@ def _engine(config: "Config") -> list[str]:
     return found
 
 
-def _evaluation(config: "Config") -> list[str]:
+def _evaluation(config: Config) -> list[str]:
     tp_size = config.cluster.evaluation_tp_size
     return tp_size_faults(config, tp_size, "cluster.evaluation_tp_size") if tp_size > 1 else []
 

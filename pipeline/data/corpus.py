@@ -1,12 +1,18 @@
-"""What every corpus offers: documents in a fixed order, and a signature that changes with the text."""
+"""What every corpus offers, and the helpers that several kinds share."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from pipeline.config.data import DataConfig
 from pipeline.data import split
+from pipeline.errors import DataError
+from pipeline.provenance import fingerprint
+
+PLAIN = (".txt", ".md")
+SUFFIXES = (*PLAIN, ".jsonl", ".parquet")
 
 
 class Document(NamedTuple):
@@ -50,18 +56,30 @@ class HashedSplit:
         return split.val_mask(documents, self._fraction, self._seed)
 
 
-def open_corpus(config: DataConfig, workers: int = 1) -> Corpus:
-    """The corpus that data.corpus names; raises DataError where it cannot be found or read."""
-    if config.corpus == "demo":
-        from pipeline.data.demo import DemoCorpus
+def text_files(source: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
+    """The text files that a source names, sorted by name within a folder; raises DataError for none."""
+    listed = ", ".join(suffixes)
+    if source.is_dir():
+        found = sorted(path for path in source.rglob("*") if path.suffix in suffixes and path.is_file())
+        if not found:
+            raise DataError(f"data.source: {source} has no file that ends in {listed}")
+        return found
+    if not source.exists():
+        raise DataError(f"data.source: {source} does not exist; name files or folders of {listed}")
+    if source.suffix not in suffixes:
+        raise DataError(f"data.source: {source} is not a file that ends in {listed}")
+    return [source]
 
-        return DemoCorpus(config, workers)
-    if config.corpus == "local":
-        from pipeline.data.local import LocalCorpus
 
-        return LocalCorpus(config)
-    if config.corpus == "openwebtext":
-        from pipeline.data.openwebtext import OpenWebText
+def file_signature(paths: list[Path]) -> str:
+    stats = [(str(path), path.stat()) for path in paths]
+    return fingerprint([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
 
-        return OpenWebText(config)
-    raise ValueError(f"{config.corpus} holds tokens, not text")
+
+def whole_characters(text: str, place: str) -> str:
+    """`text` unless it has half a surrogate pair, which JSON can spell and UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{place}: not text: half a surrogate pair at character {error.start}") from error
+    return text

@@ -8,12 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.data import DataConfig
-from pipeline.data.corpus import Document, HashedSplit
+from pipeline.data.corpus import PLAIN, Document, HashedSplit, file_signature, text_files, whole_characters
 from pipeline.errors import DataError
-from pipeline.provenance import fingerprint
 
-PLAIN = (".txt", ".md")
-SUFFIXES = (*PLAIN, ".jsonl", ".parquet")
 PIECE = 1 << 15  # characters: plain text longer than this counts as several documents
 BLOCK = 1 << 16  # bytes read at once
 
@@ -80,26 +77,6 @@ class LocalCorpus(HashedSplit):
             raise DataError(f"{path}: cannot be read ({error.strerror})") from error
         if path.suffix == ".parquet":
             parquet_file(path, self._field)
-
-
-def text_files(source: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
-    """The text files that a source names, sorted by name within a folder; raises DataError for none."""
-    listed = ", ".join(suffixes)
-    if source.is_dir():
-        found = sorted(path for path in source.rglob("*") if path.suffix in suffixes and path.is_file())
-        if not found:
-            raise DataError(f"data.source: {source} has no file that ends in {listed}")
-        return found
-    if not source.exists():
-        raise DataError(f"data.source: {source} does not exist; name files or folders of {listed}")
-    if source.suffix not in suffixes:
-        raise DataError(f"data.source: {source} is not a file that ends in {listed}")
-    return [source]
-
-
-def file_signature(paths: list[Path]) -> str:
-    stats = [(str(path), path.stat()) for path in paths]
-    return fingerprint([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
 
 
 def plain_documents(path: Path) -> Iterator[Document]:
@@ -186,15 +163,6 @@ def parquet_file(path: Path, field: str) -> Any:
     if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
         raise DataError(f"{path}: column {field!r} holds {kind}, not text; set data.text_field")
     return file
-
-
-def whole_characters(text: str, place: str) -> str:
-    """`text` unless it has half a surrogate pair, which JSON can spell and UTF-8 cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(f"{place}: not text: half a surrogate pair at character {error.start}") from error
-    return text
 
 
 def _not_utf8(path: Path, offset: int) -> DataError:

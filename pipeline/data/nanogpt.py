@@ -9,8 +9,8 @@ import numpy as np
 from pipeline import files
 from pipeline.config.data import DataConfig
 from pipeline.data import manifest as manifests
+from pipeline.data.corpus import file_signature
 from pipeline.data.gpt2 import load_gpt2
-from pipeline.data.local import file_signature
 from pipeline.data.tokenizer import FILE as TOKENIZER_FILE
 from pipeline.data.tokenizer import Tokenizer
 from pipeline.errors import DataError

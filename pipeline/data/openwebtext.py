@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config.data import DataConfig
-from pipeline.data.corpus import Document
-from pipeline.data.local import file_signature, text_files, whole_characters
+from pipeline.data.corpus import Document, file_signature, text_files, whole_characters
 from pipeline.errors import DataError, MissingRequirementError, PipelineError
 from pipeline.provenance import fingerprint
 

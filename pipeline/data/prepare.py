@@ -16,8 +16,9 @@ from pipeline import files
 from pipeline.config.data import DataConfig
 from pipeline.data import manifest as manifests
 from pipeline.data import nanogpt
-from pipeline.data.corpus import Corpus, open_corpus
+from pipeline.data.corpus import Corpus
 from pipeline.data.gpt2 import load_gpt2
+from pipeline.data.open import open_corpus
 from pipeline.data.shards import ShardWriter, select
 from pipeline.data.token_data import TokenData
 from pipeline.data.tokenise import Batch, batch_path, token_dtype, tokenise

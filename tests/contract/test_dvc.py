@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from pipeline.compose import compose
-from pipeline.config.root import IDENTITY_GROUPS
+from pipeline.config.schema import IDENTITY_GROUPS
 from pipeline.experiment.stages import STAGES, Stage
 
 ROOT = Path(__file__).resolve().parents[2]

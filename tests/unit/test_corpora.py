@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config.data import DataConfig
-from pipeline.data.corpus import open_corpus
 from pipeline.data.local import PIECE, LocalCorpus, plain_documents
+from pipeline.data.open import open_corpus
 from pipeline.errors import DataError
 
 

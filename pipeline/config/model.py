@@ -1,14 +1,13 @@
 """What a model is: its architecture and its shape."""
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from pipeline.config.group import Group
 
-Architecture = Literal["standard", "parallel", "kraken", "ladder", "desync"]
-ARCHITECTURES: tuple[Architecture, ...] = ("standard", "parallel", "kraken", "ladder", "desync")
-ARCHITECTURES_WITH_WAYS: tuple[Architecture, ...] = ("kraken", "desync")
+ARCHITECTURES = ("standard", "parallel", "kraken", "ladder", "desync")
+ARCHITECTURES_WITH_WAYS = ("kraken", "desync", "parallel_track")
 
 
 class Recipe(Group):
@@ -27,11 +26,12 @@ class ModelConfig(Group):
     """A decoder-only Transformer; names are GPT-2's."""
 
     name: str = Field(description="name of the config file, and of every folder made from it")
-    architecture: Architecture = Field(description="which block is stacked")
+    architecture: str = Field(description="which block is stacked: a file of pipeline/models/architectures")
     n_layer: PositiveInt = Field(description="number of layers L")
     n_head: PositiveInt = Field(description="attention heads per layer, over all ways")
     n_embd: PositiveInt = Field(description="width d of the residual stream (of each way in Kraken)")
     n_ways: PositiveInt = Field(1, description="independent ways N per layer (Kraken, Desync)")
+    track_depth: PositiveInt = Field(1, description="layers between two meetings of Parallel Track's tracks, D")
     block_size: PositiveInt = Field(1024, description="longest context in tokens")
     vocab_size: PositiveInt = Field(50304, description="rows of the embedding, padding included")
     ffn_expansion: PositiveInt = Field(4, description="FFN width over n_embd: 4, or 2 in Kraken")

@@ -19,14 +19,34 @@ class LayerCache:
         self.keys[:, :, start:end] = k
         self.values[:, :, start:end] = v
         self.length = end
-        if start == 0:
-            return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        keys, values = self.keys[:, :, :end], self.values[:, :, :end]
-        if q.shape[2] == 1:  # a single new token sees everything
-            return F.scaled_dot_product_attention(q, keys, values)
-        rows = torch.arange(start, end, device=q.device)[:, None]
-        mask = torch.arange(end, device=q.device)[None, :] <= rows  # (T, end)
-        return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
+        return causal_attention(q, self.keys[:, :, :end], self.values[:, :, :end])
+
+
+class PromptMemory:
+    """Keys and values of one prompt that is read in chunks, where no cache keeps them."""
+
+    def __init__(self) -> None:
+        self.keys: Tensor | None = None
+        self.values: Tensor | None = None
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # each (W·B, h, t, hd)
+        """Put k and v behind the earlier chunks'; attention of q over all of it, causal."""
+        if self.keys is not None and self.values is not None:
+            k, v = torch.cat([self.keys, k], dim=2), torch.cat([self.values, v], dim=2)
+        self.keys, self.values = k, v
+        return causal_attention(q, k, v)
+
+
+def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # q (W·B, h, T, hd); k, v (W·B, h, S, hd)
+    """Attention of the last T of S positions over all S, each to itself and what is before it."""
+    new, all_of_them = q.shape[2], k.shape[2]
+    if new == all_of_them:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    if new == 1:  # a single new token sees everything
+        return F.scaled_dot_product_attention(q, k, v)
+    rows = torch.arange(all_of_them - new, all_of_them, device=q.device)[:, None]
+    mask = torch.arange(all_of_them, device=q.device)[None, :] <= rows  # (T, S)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
 class KeyValueCache:

@@ -14,7 +14,7 @@ from pipeline import files
 from pipeline.config.model import ModelConfig
 from pipeline.errors import CheckpointError
 from pipeline.models.build import build_model
-from pipeline.models.placement import WHOLE, Placement
+from pipeline.models.placement import WHOLE, Placement, weights_identity
 from pipeline.models.shard import shard
 from pipeline.models.transformer import Transformer
 
@@ -61,7 +61,7 @@ def load_model(
     Raises CheckpointError when `folder` holds another model than `expected`, or damaged files.
     """
     config = read_config(folder)
-    if expected is not None and config.identity() != expected.identity():
+    if expected is not None and weights_identity(config) != weights_identity(expected):
         raise CheckpointError(f"{folder} holds another model: {_differences(config, expected)}")
     model = build_model(config, placement, seed=None, device=device, dtype=dtype)
     with torch.no_grad():
@@ -97,5 +97,5 @@ def read_weights(
 
 
 def _differences(found: ModelConfig, expected: ModelConfig) -> str:
-    ours, theirs = expected.identity(), found.identity()
+    ours, theirs = weights_identity(expected), weights_identity(found)
     return ", ".join(f"{key}={theirs[key]} (wanted {ours[key]})" for key in ours if ours[key] != theirs[key])

@@ -6,6 +6,7 @@ import zlib
 import torch
 
 from pipeline.config.model import ModelConfig
+from pipeline.models.architectures import block_of
 from pipeline.models.transformer import Transformer
 
 RESIDUAL_PROJECTIONS = ("attn.out.weight", "mlp.down.weight")
@@ -37,8 +38,7 @@ def is_layer_norm(name: str) -> bool:
 def standard_deviation(name: str, config: ModelConfig) -> float:
     """Initial standard deviation of a matrix (paper facts, section 1, point 7)."""
     if name.endswith(RESIDUAL_PROJECTIONS):
-        ways = config.n_ways if config.architecture == "kraken" else 1
-        return config.init_std / math.sqrt(2 * config.n_layer * ways)
+        return config.init_std / math.sqrt(block_of(config.architecture).residual_branches(config))
     return config.init_std
 
 

@@ -5,12 +5,13 @@ same axis, (W, in, out). Standard models have W = 1. A stream that all ways shar
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.models.cache import LayerCache
+from pipeline.models.cache import LayerCache, PromptMemory
 
 SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 
@@ -65,7 +66,9 @@ class Attention(nn.Module):
         self.qkv = WayLinear(n_ways, n_embd, 3 * n_head * head_dim, bias)
         self.out = WayLinear(n_ways, n_head * head_dim, n_embd, bias)
 
-    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:  # (W, B, T, d) -> (W, B, T, d)
+    def forward(  # (W or 1, B, T, d) -> (W, B, T, d)
+        self, x: Tensor, cache: LayerCache | PromptMemory | None = None
+    ) -> Tensor:
         qkv = self.qkv(x)  # (W, B, T, 3·h·hd)
         w, b, t, _ = qkv.shape
         q, k, v = qkv.view(w * b, t, 3, self.n_head, self.head_dim).permute(2, 0, 3, 1, 4)  # each (W·B, h, T, hd)
@@ -100,3 +103,13 @@ def gelu(x: Tensor) -> Tensor:
     slope = torch.tensor(2 * SQRT_2_OVER_PI)
     twice_u = torch.addcmul(slope, x, x, value=2 * SQRT_2_OVER_PI * 0.044715).mul_(x)
     return twice_u.sigmoid_().mul_(x)
+
+
+def split_tokens(x: Tensor) -> Sequence[Tensor]:  # (W, B, T, d) -> (W, B, t, d) twice, the first no shorter
+    """A prompt in two chunks."""
+    return torch.split(x, -(-x.shape[2] // 2), dim=2)
+
+
+def join_tokens(chunks: Sequence[Tensor]) -> Tensor:  # each (W, B, t, d) -> (W, B, sum of t, d)
+    """The prompt that the chunks are of."""
+    return torch.cat(list(chunks), dim=2)

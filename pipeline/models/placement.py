@@ -1,14 +1,16 @@
-"""Which part of a model lives on which rank."""
+"""Which part of a model lives on which rank, and which shapes can be."""
 
 from dataclasses import dataclass
 
-from pipeline.config.model import ARCHITECTURES_WITH_WAYS, ModelConfig
+from pipeline.config.model import ModelConfig
 from pipeline.errors import ConfigError
+from pipeline.models.architectures import block_of
+from pipeline.models.block import LocalShape
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Rank `rank` of `tp_size`: whole ways for Kraken and Desync, Megatron shards for the others."""
+    """Rank `rank` of `tp_size`: whole ways where an architecture has them, Megatron shards elsewhere."""
 
     rank: int = 0
     tp_size: int = 1
@@ -17,27 +19,85 @@ class Placement:
 WHOLE = Placement()
 
 
-@dataclass(frozen=True)
-class LocalShape:
-    """Sizes of one rank's part; heads and FFN width are per way."""
+def has_ways(config: ModelConfig) -> bool:
+    return block_of(config.architecture).ways != "none"
 
-    n_ways: int
-    n_head: int
-    head_dim: int
-    ffn_dim: int
+
+def head_dim(config: ModelConfig) -> int:
+    """Width of one attention head: of the way's width where ways are blocks of their own."""
+    heads = config.heads_per_way if block_of(config.architecture).ways == "own" else config.n_head
+    return config.n_embd // heads
 
 
 def local_shape(config: ModelConfig, placement: Placement = WHOLE) -> LocalShape:
     """Sizes on one rank; raises ConfigError where tp_size does not divide the ways or the heads."""
-    tp_size = placement.tp_size
-    if config.architecture in ARCHITECTURES_WITH_WAYS:
+    faults = tp_size_faults(config, placement.tp_size, "tp_size")
+    if faults:
+        raise ConfigError("; ".join(faults))
+    ffn = config.ffn_expansion * config.n_embd
+    ways = block_of(config.architecture).ways
+    if ways == "none":
+        return LocalShape(1, config.n_head // placement.tp_size, head_dim(config), ffn // placement.tp_size)
+    shared = 1 if ways == "own" else config.n_ways
+    return LocalShape(config.n_ways // placement.tp_size, config.heads_per_way, head_dim(config), ffn // shared)
+
+
+def tp_size_faults(config: ModelConfig, tp_size: int, key: str) -> list[str]:
+    """Why a model cannot be split over tp_size ranks; `key` names the field to blame."""
+    if has_ways(config):
         if config.n_ways % tp_size:
-            raise ConfigError(f"tp_size={tp_size}: must divide the {config.n_ways} ways of {config.name}")
-        shared = 1 if config.architecture == "kraken" else config.n_ways
-        return LocalShape(config.n_ways // tp_size, config.heads_per_way, config.head_dim, config.ffn_dim // shared)
-    if config.n_head % tp_size or config.ffn_dim % tp_size:
-        raise ConfigError(
-            f"tp_size={tp_size}: must divide the {config.n_head} heads and the FFN width "
-            f"{config.ffn_dim} of {config.name}"
+            return [
+                f"{key}={tp_size}: must divide the {config.n_ways} ways of {config.name}; "
+                f"{_divisors(config.n_ways)} would be"
+            ]
+        return []
+    ffn = config.ffn_expansion * config.n_embd
+    if config.n_head % tp_size or ffn % tp_size:
+        return [
+            f"{key}={tp_size}: must divide the {config.n_head} heads and the FFN width {ffn} of {config.name}; "
+            f"{_divisors(config.n_head)} would be"
+        ]
+    return []
+
+
+def shape_faults(config: ModelConfig) -> list[str]:
+    """Everything that keeps this shape from being built, each as "key=value: what is wrong; what would be right"."""
+    try:
+        block = block_of(config.architecture)
+    except ConfigError as error:
+        return [str(error)]
+    faults = []
+    if config.n_ways > 1 and block.ways == "none":
+        faults.append(f"model.n_ways={config.n_ways}: a {config.architecture} model has one way; set n_ways=1")
+    if config.n_head % config.n_ways:
+        faults.append(
+            f"model.n_head={config.n_head}: must be divisible by n_ways={config.n_ways}; "
+            f"{_nearest_multiple(config.n_head, config.n_ways)} would be"
         )
-    return LocalShape(1, config.n_head // tp_size, config.head_dim, config.ffn_dim // tp_size)
+    else:
+        heads = config.heads_per_way if block.ways == "own" else config.n_head
+        if config.n_embd % heads:
+            faults.append(
+                f"model.n_embd={config.n_embd}: must be divisible by the {heads} heads that share it; "
+                f"{_nearest_multiple(config.n_embd, heads)} would be"
+            )
+    ffn = config.ffn_expansion * config.n_embd
+    if block.ways == "split" and ffn % config.n_ways:
+        faults.append(f"model.n_ways={config.n_ways}: must divide the FFN width {ffn}")
+    if config.bias and not block.biases:
+        faults.append(f"model.bias=true: {config.architecture} models have no biases")
+    return faults
+
+
+def weights_identity(config: ModelConfig) -> dict[str, object]:
+    """What a checkpoint must agree in: schedules of one architecture share their weights."""
+    owner = block_of(config.architecture).weights_of or config.architecture
+    return {**config.identity(), "architecture": owner}
+
+
+def _divisors(number: int) -> str:
+    return ", ".join(str(value) for value in range(1, number + 1) if number % value == 0)
+
+
+def _nearest_multiple(value: int, of: int) -> int:
+    return max(of, round(value / of) * of)

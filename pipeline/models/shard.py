@@ -5,8 +5,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from pipeline.config.model import ARCHITECTURES_WITH_WAYS, ModelConfig
-from pipeline.models.placement import Placement, local_shape
+from pipeline.config.model import ModelConfig
+from pipeline.errors import ConfigError
+from pipeline.models.placement import Placement, has_ways, local_shape
 
 REPLICATED = ("wte.weight", "wpe.weight", "ln_f.weight", "ln_f.bias")
 ROW_PARALLEL_BIASES = ("attn.out.bias", "mlp.down.bias")
@@ -22,12 +23,12 @@ def shard(name: str, source: Sliceable, shape: tuple[int, ...], config: ModelCon
     """Rank `placement.rank`'s part of the tensor `name`, whose whole shape is `shape`.
 
     Row-parallel biases live on rank 0 and are zero elsewhere, because the sum over ranks must hold
-    them once. Raises KeyError for a name no rule covers.
+    them once. Raises ConfigError for a name no rule covers.
     """
     rank, tp_size = placement.rank, placement.tp_size
     if tp_size == 1 or name in REPLICATED:
         return source[:]
-    if config.architecture in ARCHITECTURES_WITH_WAYS:
+    if has_ways(config):
         n_ways = local_shape(config, placement).n_ways
         return source[rank * n_ways : (rank + 1) * n_ways]
     part = name.split(".", 2)[-1]
@@ -47,7 +48,10 @@ def shard(name: str, source: Sliceable, shape: tuple[int, ...], config: ModelCon
     if part in ("attn.out.weight", "mlp.down.weight"):  # (1, in, out), cut by rows
         step = shape[-2] // tp_size
         return source[:, rank * step : (rank + 1) * step]
-    raise KeyError(f"no rule to shard {name} of a {config.architecture} model")
+    raise ConfigError(
+        f"model.architecture={config.architecture}: no rule to shard its parameter {name} over {tp_size} ranks; "
+        'modules of an architecture\'s own need ways = "own" or "split", each way whole on a rank'
+    )
 
 
 def shard_state(state: dict[str, Tensor], config: ModelConfig, placement: Placement) -> dict[str, Tensor]:

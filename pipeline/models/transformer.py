@@ -7,23 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.communication import LOCAL, Communicator
-from pipeline.config.model import Architecture, ModelConfig
-from pipeline.models.architectures.desync import DesyncBlock
-from pipeline.models.architectures.kraken import KrakenBlock, KrakenConcat
-from pipeline.models.architectures.ladder import LadderBlock, LadderState
-from pipeline.models.architectures.parallel import ParallelBlock
-from pipeline.models.architectures.standard import Block, StandardBlock
+from pipeline.config.model import ModelConfig
+from pipeline.models.architectures import block_of
 from pipeline.models.cache import KeyValueCache
 from pipeline.models.layers import WayLayerNorm
 from pipeline.models.placement import WHOLE, Placement, local_shape
-
-BLOCKS: dict[Architecture, type[Block]] = {
-    "standard": StandardBlock,
-    "parallel": ParallelBlock,
-    "kraken": KrakenBlock,
-    "ladder": LadderBlock,
-    "desync": DesyncBlock,
-}
 
 
 class Transformer(nn.Module):
@@ -41,9 +29,9 @@ class Transformer(nn.Module):
         self.shape = local_shape(config, placement)
         self.wte = nn.Embedding(config.vocab_size, config.n_embd, _weight=_empty(config.vocab_size, config.n_embd))
         self.wpe = nn.Embedding(config.block_size, config.n_embd, _weight=_empty(config.block_size, config.n_embd))
-        block = BLOCKS[config.architecture]
+        block = block_of(config.architecture)
         self.blocks = nn.ModuleList(block(config, self.shape, layer) for layer in range(config.n_layer))
-        self.concat = KrakenConcat(config, self.shape) if config.architecture == "kraken" else None
+        self.concat = block.concat(config, self.shape) if block.concat is not None else None
         self.ln_f = WayLayerNorm(1, config.n_embd, config.layer_norm_eps, config.bias)
 
     def forward(
@@ -71,17 +59,24 @@ class Transformer(nn.Module):
         end = start + tokens.shape[1]
         if end > self.config.block_size:
             raise ValueError(f"context of {end} tokens: block_size is {self.config.block_size}")
-        x = (self.wte(tokens) + self.wpe.weight[start:end]).unsqueeze(0)  # (1, B, T, d)
-        state: Any = LadderState(x) if self.config.architecture == "ladder" else x
+        x: Any = self.embed(tokens, start)  # (1, B, T, d)
         for index, block in enumerate(self.blocks):
-            state = block(state, communicator, None if cache is None else cache.layers[index])
-        x = state.settled() if isinstance(state, LadderState) else state  # (1 or W, B, T, d)
-        if last_only:
-            x = x[:, :, -1:]
+            x = block(x, communicator, None if cache is None else cache.layers[index])
+        if last_only:  # (1 or W, B, T, d) -> (1 or W, B, 1, d)
+            x = self.last(x)
         if self.concat is not None:
             x = self.concat(x, communicator)  # (1, B, T, d)
         normed: Tensor = self.ln_f(x)
         return normed[0]
+
+    def embed(self, tokens: Tensor, start: int) -> Tensor:  # (B, T) -> (1, B, T, d)
+        """Token plus position embedding, positions counted from `start`."""
+        embedded: Tensor = self.wte(tokens) + self.wpe.weight[start : start + tokens.shape[1]]
+        return embedded.unsqueeze(0)
+
+    def last(self, x: Tensor) -> Tensor:  # (W, B, T, d) -> (W, B, 1, d)
+        """The position whose logits give the first token."""
+        return x[:, :, -1:]
 
     def logits(self, hidden: Tensor) -> Tensor:  # (B, T, d) -> (B, T, V)
         """The head, tied to the embedding."""

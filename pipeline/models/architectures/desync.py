@@ -3,18 +3,14 @@
 from torch import Tensor
 
 from pipeline.communication import Communicator
-from pipeline.config.model import ModelConfig
-from pipeline.models.architectures.standard import Block
+from pipeline.models.block import Block
 from pipeline.models.cache import LayerCache
-from pipeline.models.placement import LocalShape
 
 
 class DesyncBlock(Block):
     """y_i = x + A_i(LN1_i x); x = sum over ways of F_i(LN2_i y_i) + y_i / N."""
 
-    def __init__(self, config: ModelConfig, shape: LocalShape, layer: int) -> None:
-        super().__init__(config, shape, layer)
-        self.n_ways = config.n_ways  # N over all ranks, not the ways here
+    ways = "split"
 
     def forward(self, x: Tensor, communicator: Communicator, cache: LayerCache | None = None) -> Tensor:
         y = x + self.attn(self.ln_1(x), cache)  # (1, B, T, d) -> (W, B, T, d)

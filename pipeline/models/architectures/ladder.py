@@ -5,37 +5,28 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from pipeline.communication import Communicator, Handle
-from pipeline.models.architectures.standard import Block
+from pipeline.models.block import Block
 from pipeline.models.cache import LayerCache
 
 
 @dataclass(frozen=True)
 class LadderState:
-    """The residual, (1, B, T, d), and the two sums still on their way to it."""
+    """Between layers: the residual, (1, B, T, d), and the two sums still on their way to it."""
 
     residual: Tensor
-    attention: Handle | None = None
-    ffn: Handle | None = None
-
-    def settled(self) -> Tensor:
-        """The residual with both sums added: after the last layer."""
-        x = self.residual
-        for pending in (self.attention, self.ffn):
-            if pending is not None:
-                x = x + pending.wait()
-        return x
+    attention: Handle
+    ffn: Handle
 
 
 class LadderBlock(Block):
     """Two all-reduces a layer, each with a whole module to hide under."""
 
-    def forward(  # type: ignore[override]  # the state carries two pending sums beside the residual
-        self, state: LadderState, communicator: Communicator, cache: LayerCache | None = None
-    ) -> LadderState:
-        x = state.residual
-        if state.attention is not None:
-            x = x + state.attention.wait()
+    def forward(
+        self, state: Tensor | LadderState, communicator: Communicator, cache: LayerCache | None = None
+    ) -> Tensor | LadderState:
+        x = state.residual + state.attention.wait() if isinstance(state, LadderState) else state
         attention = communicator.start(self.attn(self.ln_1(x), cache))
-        if state.ffn is not None:
+        if isinstance(state, LadderState):  # the first layer has nothing to wait for
             x = x + state.ffn.wait()
-        return LadderState(x, attention, communicator.start(self.mlp(self.ln_2(x))))
+        ffn = communicator.start(self.mlp(self.ln_2(x)))
+        return x + attention.wait() + ffn.wait() if self.is_last else LadderState(x, attention, ffn)

@@ -4,13 +4,14 @@ from torch import Tensor
 
 from pipeline.communication import Communicator
 from pipeline.config.model import ModelConfig
-from pipeline.models.architectures.standard import Block
+from pipeline.models.block import Block, LocalShape
 from pipeline.models.cache import LayerCache
-from pipeline.models.placement import LocalShape
 
 
 class ParallelBlock(Block):
     """x + A(LN x) + F(LN x); both branches read the same LayerNorm."""
+
+    biases = True
 
     def __init__(self, config: ModelConfig, shape: LocalShape, layer: int) -> None:
         super().__init__(config, shape, layer)

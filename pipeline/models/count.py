@@ -1,13 +1,16 @@
-"""What a model costs: parameters, FLOPs, bytes and collectives, from its shape alone."""
+"""What a model costs: parameters, FLOPs, bytes and collectives, counted on the model itself on the meta device."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pipeline.config.model import ModelConfig
 from pipeline.models.build import build_model
+from pipeline.models.layers import Attention, WayLinear
 from pipeline.models.placement import WHOLE, Placement, local_shape
+from pipeline.models.trace import trace
+from pipeline.models.transformer import Transformer
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-COLLECTIVES_PER_LAYER = {"standard": 2, "parallel": 1, "ladder": 2, "desync": 1}
 
 
 @dataclass(frozen=True)
@@ -19,25 +22,26 @@ class Collectives:
     width: int  # elements per token
 
 
+@lru_cache(maxsize=64)
+def _on_meta(config: ModelConfig, placement: Placement) -> Transformer:
+    return build_model(config, placement, seed=None, device="meta")
+
+
 def parameters(config: ModelConfig, placement: Placement = WHOLE) -> int:
-    """Exact number of parameters, counted on a model built on the meta device (head tied)."""
-    model = build_model(config, placement, seed=None, device="meta")
-    return sum(parameter.numel() for parameter in model.parameters())
+    """Exact number of parameters (head tied)."""
+    return sum(parameter.numel() for parameter in _on_meta(config, placement).parameters())
 
 
 def matrix_parameters(config: ModelConfig, placement: Placement = WHOLE) -> int:
-    """Weights that every token is multiplied with in the layers and W_concat; no embeddings, no head."""
-    shape = local_shape(config, placement)
-    d = config.n_embd
-    per_way = 4 * d * shape.n_head * shape.head_dim + 2 * d * shape.ffn_dim
-    concat = shape.n_ways * d * d if config.architecture == "kraken" else 0
-    return config.n_layer * shape.n_ways * per_way + concat
+    """Weights that tokens are multiplied with in the layers and in front of the head; no embeddings, no head."""
+    modules = _on_meta(config, placement).modules()
+    return sum(module.weight.numel() for module in modules if isinstance(module, WayLinear))
 
 
 def attention_flops(config: ModelConfig, context: int, placement: Placement = WHOLE) -> int:
     """FLOPs of the scores and their use for one token that attends to `context` tokens."""
-    shape = local_shape(config, placement)
-    return 4 * config.n_layer * shape.n_ways * shape.n_head * shape.head_dim * context
+    modules = _on_meta(config, placement).modules()
+    return sum(4 * module.out.weight.shape[:2].numel() * context for module in modules if isinstance(module, Attention))
 
 
 def forward_flops_per_token(config: ModelConfig, context: int | None = None) -> int:
@@ -53,9 +57,8 @@ def training_flops_per_token(config: ModelConfig) -> int:
 
 
 def prefill_flops(config: ModelConfig, batch_size: int, context: int, placement: Placement = WHOLE) -> int:
-    """FLOPs of one rank from prompt to first token: all tokens through the layers, one through the head."""
-    layers = context * (2 * matrix_parameters(config, placement) + attention_flops(config, context, placement) // 2)
-    return batch_size * (layers + 2 * config.n_embd * config.vocab_size)
+    """FLOPs of one rank from prompt to first token, the head on every rank."""
+    return round(trace(config, placement.tp_size, batch_size, context).flops)
 
 
 def kv_bytes_per_token(config: ModelConfig, dtype: str = "float16") -> int:
@@ -65,20 +68,14 @@ def kv_bytes_per_token(config: ModelConfig, dtype: str = "float16") -> int:
 
 
 def collectives(config: ModelConfig) -> Collectives:
-    """All-reduces per forward under tensor parallelism (paper section 3, Table 1 of its facts)."""
-    if config.architecture == "kraken":
-        return Collectives(config.n_layer, 1, config.n_embd)  # L-1 that overlap, and W_concat's
-    total = COLLECTIVES_PER_LAYER[config.architecture] * config.n_layer
-    return Collectives(total, 2 if config.architecture == "ladder" else total, config.n_embd)
+    """All-reduces per forward under tensor parallelism (paper section 3)."""
+    traced = trace(config, 1, 1, config.block_size)
+    return Collectives(len(traced.starts), len(traced.blocking), config.n_embd)
 
 
 def prefill_collective_bytes(config: ModelConfig, batch_size: int, context: int, dtype: str = "float16") -> int:
-    """Bytes that enter all-reduces on one rank from prompt to first token; Kraken's last is one token wide."""
-    counted = collectives(config)
-    tokens = counted.total * context
-    if config.architecture == "kraken":
-        tokens = (counted.total - 1) * context + 1
-    return batch_size * tokens * counted.width * BYTES[dtype]
+    """Bytes that enter all-reduces on one rank from prompt to first token."""
+    return BYTES[dtype] * sum(start.elements for start in trace(config, 1, batch_size, context).starts)
 
 
 def training_memory_bytes(config: ModelConfig, micro_batch_size: int, precision: str) -> int:

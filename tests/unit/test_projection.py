@@ -10,10 +10,11 @@ from pipeline.config import ModelConfig
 from pipeline.config.benchmark import Shape
 from pipeline.config.reference import PublishedTtft
 from pipeline.models import count
+from pipeline.models.architectures import block_of, names
+from pipeline.models.trace import trace
 from pipeline.projection.calibration import calibrate, fitted_sizes
 from pipeline.projection.grid import geomean_speedup, project
 from pipeline.projection.hardware import FITTED, Hardware
-from pipeline.projection.operator_costs import Operators
 from pipeline.projection.prefill import prefill
 from pipeline.projection.timeline import Task, schedule
 
@@ -30,11 +31,11 @@ DEVICE = Hardware(
     link_latency_s=1e-5,
     link_latency_per_rank_s=1e-6,
 )
-ARCHITECTURES = ("standard", "parallel", "kraken", "ladder", "desync")
+ARCHITECTURES = names()
 
 
 def small(architecture: str, n_layer: int = 3) -> ModelConfig:
-    ways = 4 if architecture in ("kraken", "desync") else 1
+    ways = 1 if block_of(architecture).ways == "none" else 4
     return ModelConfig(
         name=architecture,
         architecture=architecture,
@@ -108,16 +109,33 @@ def test_all_reduces_by_hand():
     assert DEVICE.all_reduce_seconds(1e6, 1) == 0
 
 
-def test_operators_by_hand():
-    operators = Operators(model_config("standard_1_3b"), 1, 128, 4, "float16")
-    qkv = operators.qkv()
-    assert qkv.flops == 2 * 128 * 2048 * 3 * 512
-    assert qkv.moved_bytes == 2 * (128 * 2048 + 2048 * 1536 + 128 * 1536)
-    assert operators.down().flops == 2 * 128 * 2048 * 2048
-    assert operators.attention().flops == 4 * 512 * 128 * 128 / 2
-    assert operators.norm("ln_1").moved_bytes == 2 * 2 * 128 * 2048
-    assert operators.message_bytes == 2 * 128 * 2048
-    assert operators.lm_head().flops == 2 * 2048 * 51200 / 4
+def test_kernels_by_hand():
+    traced = trace(model_config("standard_1_3b"), 4, 1, 128)
+    first = {kernel.name: kernel for kernel in reversed(traced.kernels)}  # of each name the first
+    assert first["qkv"].flops == 2 * 128 * 2048 * 3 * 512
+    assert first["qkv"].elements == 128 * 2048 + 2048 * 1536 + 128 * 1536
+    assert first["down"].flops == 2 * 128 * 2048 * 2048
+    assert first["attention"].flops == 4 * 512 * 128 * 128 / 2
+    assert first["ln_1"].elements == 2 * 128 * 2048
+    assert first["add"].elements == 3 * 128 * 2048
+    assert {start.elements for start in traced.starts} == {128 * 2048}
+    assert traced.kernels[-1].flops == 2 * 2048 * 51200
+
+
+def test_the_kernels_of_a_kraken_layer_are_the_papers_plugin():
+    """A copy, the sum's start, attention under it, the wait, a copy (paper section 4)."""
+    layer = [step for step in trace(small("kraken"), 4, 1, 64).steps if getattr(step, "layer", 1) == 1]
+    words = [getattr(step, "name", type(step).__name__) for step in layer[1:]]  # the first adds up layer 0's output
+    attention = ["ln_1", "qkv", "attention", "out"]
+    ffn = ["add", "ln_2", "up", "gelu", "down"]
+    assert words[: 2 + 4 + 2 + 5] == ["copy_in", "Start", *attention, "Wait", "copy_out", *ffn]
+
+
+def test_the_second_chunk_attends_to_the_first():
+    whole, halves = trace(small("standard"), 1, 1, 64), trace(small("standard_split"), 1, 1, 64)
+    assert halves.flops == whole.flops
+    attentions = [kernel.flops for kernel in halves.kernels if kernel.name == "attention"][:2]
+    assert attentions == [4 * 64 * 32 * 16, 4 * 64 * 32 * (32 + 16)]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -127,10 +145,11 @@ def test_flops_agree_with_the_counts(architecture):
         DEVICE, matmul_flops=1.0, matmul_efficiency=1.0, memory_bandwidth=math.inf, kernel_launch_s=0.0
     )
     model = small(architecture)
-    expected = count.prefill_flops(model, 1, 64)
-    if architecture == "kraken":  # counted there for all tokens, run for the last alone
+    expected = 64 * (2 * count.matrix_parameters(model) + count.attention_flops(model, 64) // 2) + 2 * 64 * 512
+    if architecture == "kraken":  # W_concat runs for the last token alone
         expected -= 2 * 63 * 4 * 64 * 64
     assert prefill(model, arithmetic, 64, 1).timeline.seconds == pytest.approx(expected, rel=1e-12)
+    assert count.prefill_flops(model, 1, 64) == expected
 
 
 @pytest.mark.parametrize("tp_size", [1, 2, 4])
@@ -151,11 +170,10 @@ def exposed_all_reduces(architecture: str, device: Hardware) -> float:
     """Exposed communication without the logits' gather, in units of one all-reduce."""
     model = small(architecture)
     run = prefill(model, device, 64, 4)
-    operators = Operators(model, 1, 64, 4, "float16")
-    gather = device.all_gather_seconds(operators.logit_bytes, 4)
-    one = device.all_reduce_seconds(operators.message_bytes, 4)
+    gather = device.all_gather_seconds(2 * 512 / 4, 4)
+    one = device.all_reduce_seconds(2 * 64 * 64, 4)
     if architecture == "kraken":
-        gather += device.all_reduce_seconds(operators.concat_bytes, 4)
+        gather += device.all_reduce_seconds(2 * 64, 4)
     return (run.timeline.exposed_seconds - gather) / one
 
 
@@ -166,8 +184,10 @@ def test_what_blocks_and_what_hides():
     assert exposed_all_reduces("parallel", slow_kernels) == pytest.approx(3)
     assert exposed_all_reduces("desync", slow_kernels) == pytest.approx(3)
     assert exposed_all_reduces("kraken", slow_kernels) == pytest.approx(0, abs=1e-9)
-    # even the last FFN's, under the addition of the last attention's
-    assert exposed_all_reduces("ladder", slow_kernels) == pytest.approx(0, abs=1e-9)
+    assert exposed_all_reduces("ladder", slow_kernels) == pytest.approx(1)  # the last FFN's
+    assert exposed_all_reduces("parallel_track", slow_kernels) == pytest.approx(3)
+    # even the last chunk's last sum, under the addition of the first chunk's
+    assert exposed_all_reduces("standard_split", slow_kernels) == pytest.approx(0, abs=1e-9)
 
 
 def test_free_compute_hides_nothing():
@@ -270,7 +290,10 @@ def test_rows_of_a_grid(paper):
     assert body["headline"]["published_geomean_speedup"] is None  # two of twenty rows are no headline
     assert body["errors"]["fitted"] is None
     assert body["errors"]["held_out"]["rows"] == 6
-    assert {drawing["architecture"] for drawing in body["timelines"]} == {*ARCHITECTURES, "no_communication"}
+    assert {drawing["architecture"] for drawing in body["timelines"]} == {
+        *paper.benchmark.shapes[0].models,
+        "no_communication",
+    }
 
 
 def test_another_device_has_no_published_times(paper):

@@ -23,6 +23,10 @@ class OutputError(PipelineError):
     """A result cannot be written: no permission, no space."""
 
 
+class ResultError(PipelineError):
+    """A result file is damaged or of another schema than the one that is read."""
+
+
 class MissingRequirementError(PipelineError):
     """This machine lacks something the request needs; the text says what would do."""
 

@@ -7,13 +7,16 @@ python -m stages.evaluate_superglue model=gpt2 evaluation.checkpoint=FOLDER a Hu
 python -m stages.evaluate_superglue model=… evaluation=lm_eval 'tasks=[lambada_openai,hellaswag]'
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pipeline import provenance
 from pipeline.config import Config
 from pipeline.experiment.stages import BY_NAME
 from pipeline.tracking import StageRun
 from stages.entry import launch
+
+if TYPE_CHECKING:
+    from pipeline.results import TasksResult
 
 
 def run(config: Config, log: StageRun) -> None:
@@ -22,9 +25,9 @@ def run(config: Config, log: StageRun) -> None:
     stage = BY_NAME["evaluate_superglue"]
     path = stage.result(config)
     check_writable(path.parent)
-    body = _named(config) if _is_named(config) else _superglue(config)
-    provenance.write_result(path, body, stage.fingerprint(config), stage.input_marks(config))
-    log.log_metrics(_metrics(body))
+    found = _named(config) if _is_named(config) else _superglue(config)
+    provenance.write_result(path, found.body(), stage.fingerprint(config), stage.input_marks(config))
+    log.log_metrics(_metrics(found))
     log.log_artifact(path)
     print(f"written  {path}")
 
@@ -35,7 +38,7 @@ def _is_named(config: Config) -> bool:
     return config.evaluation.name == "lm_eval" or any(name not in TASK_BY_NAME for name in config.evaluation.tasks)
 
 
-def _superglue(config: Config) -> dict[str, Any]:
+def _superglue(config: Config) -> "TasksResult":
     from pipeline.evaluation.superglue.body import complete, find_inputs
     from pipeline.evaluation.superglue.data import overall
     from pipeline.evaluation.superglue.text import superglue_table
@@ -44,12 +47,12 @@ def _superglue(config: Config) -> dict[str, Any]:
     from pipeline.evaluation.harness.run import score_superglue
 
     records, cost = score_superglue(config, source, data)
-    body = complete(config, source, records, overall(data), cost)
-    print(superglue_table(body))
-    return body
+    found = complete(config, source, records, overall(data), cost)
+    print(superglue_table(found))
+    return found
 
 
-def _named(config: Config) -> dict[str, Any]:
+def _named(config: Config) -> "TasksResult":
     from pipeline.errors import ConfigError
     from pipeline.evaluation.scoring.source import find_source
 
@@ -57,21 +60,17 @@ def _named(config: Config) -> dict[str, Any]:
         raise ConfigError("tasks=[]: evaluation=lm_eval needs tasks, as 'tasks=[lambada_openai,hellaswag]'")
     source = find_source(config)
     from pipeline.evaluation.harness.run import score_named
-    from pipeline.evaluation.superglue.body import named_body
+    from pipeline.evaluation.superglue.body import named
     from pipeline.evaluation.superglue.text import tasks_table
 
-    body = named_body(config, source, score_named(config, source))
-    print(tasks_table(body))
-    return body
+    found = named(config, source, score_named(config, source))
+    print(tasks_table(found))
+    return found
 
 
-def _metrics(body: dict[str, Any]) -> dict[str, float]:
-    found = {
-        f"{body['evaluation']}.{task}": entry["score"]
-        for task, entry in body["tasks"].items()
-        if entry["score"] is not None
-    }
-    return {**found, f"{body['evaluation']}.mean": body["mean"]} if "mean" in body else found
+def _metrics(found: "TasksResult") -> dict[str, float]:
+    scores = {task: row.score for task, row in found.tasks.items()} | {"mean": found.mean}
+    return {f"{found.evaluation}.{task}": score for task, score in scores.items() if score is not None}
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
-"""How sure a score is: standard errors, bootstrap, paired differences, chance.
+"""How sure a number is: the only place for summaries, bootstraps, intervals and geometric means.
 
-Items that share a passage are no independent draws, so clusters of items are the units throughout.
+Two kinds of data. Milliseconds are nested: launches hold rounds, and rounds of one launch share its luck, so resampling
+draws launches first, then rounds within them. Scores are items in clusters: items that share a passage are no
+independent draws, so clusters are the units.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,8 +13,116 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Launches = Sequence[Sequence[float]]  # one inner sequence a launch, one number a round
 
+RESAMPLES = 2000
+UNPAIRED = 1_000_000  # added to a seed where the draw of another series must not be shared
 RESAMPLES_AT_ONCE = 4_000_000  # indices drawn in one piece: 32 MB
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Milliseconds over the counted rounds; low and high bound the median with 95% confidence."""
+
+    median: float
+    p95: float
+    low: float
+    high: float
+    minimum: float
+    repeats: int
+
+    @property
+    def relative_width(self) -> float:
+        return (self.high - self.low) / self.median
+
+
+@functools.lru_cache(maxsize=32)
+def draw(rounds: tuple[int, ...], seed: int = 0) -> NDArray[np.int64]:
+    """(RESAMPLES, all rounds) positions in the launches laid end to end, for launches of so many rounds each.
+
+    Every launch's place is taken by one drawn with replacement, and filled with rounds drawn from it. The same for
+    every caller with the same launches and seed: series that were timed in alternation stay paired.
+    """
+    generator = np.random.default_rng(seed)
+    sizes = np.asarray(rounds)
+    launches = generator.integers(0, len(sizes), (RESAMPLES, len(sizes)))
+    filled = np.repeat(launches, sizes, axis=1)  # (RESAMPLES, all rounds): the launch behind each place
+    within = (generator.random(filled.shape) * sizes[filled]).astype(np.int64)
+    positions: NDArray[np.int64] = (np.cumsum(sizes) - sizes)[filled] + within
+    positions.setflags(write=False)
+    return positions
+
+
+def bootstrap_medians(samples: Launches, seed: int = 0) -> Floats:
+    """(RESAMPLES,) medians over all rounds of resampled launches; raises ValueError without samples."""
+    values = _flat(samples)
+    medians: Floats = np.median(values[draw(tuple(map(len, samples)), seed)], axis=1)
+    return medians
+
+
+def interval(values: Floats) -> tuple[float, float]:
+    """The middle 95% of bootstrap values."""
+    low, high = np.percentile(values, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def summarise(samples: Launches) -> Summary:
+    """Median, p95 and the bootstrap interval of the median; raises ValueError without samples."""
+    values = _flat(samples)
+    low, high = interval(bootstrap_medians(samples))
+    return Summary(
+        float(np.median(values)), float(np.percentile(values, 95)), low, high, float(values.min()), len(values)
+    )
+
+
+def median(samples: Launches) -> float:
+    """Over all rounds of all launches; raises ValueError without samples."""
+    return float(np.median(_flat(samples)))
+
+
+def _flat(samples: Launches) -> Floats:
+    if not samples or not all(len(launch) for launch in samples):
+        raise ValueError("no samples to summarise, or a launch without any")
+    return np.concatenate([np.asarray(launch, dtype=np.float64) for launch in samples])
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Milliseconds of the baseline and of another series in one cell; `paired` where their rounds alternated.
+
+    `seed` is the cell's: one draw for all series in it.
+    """
+
+    baseline: Launches
+    own: Launches
+    paired: bool = True
+    seed: int = 0
+
+    def log_ratios(self) -> Floats:
+        """(RESAMPLES,) logarithms of t_baseline / t, launches and rounds resampled in pairs."""
+        own = bootstrap_medians(self.own, self.seed if self.paired else UNPAIRED + self.seed)
+        ratios: Floats = np.log(bootstrap_medians(self.baseline, self.seed) / own)
+        return ratios
+
+
+def speedup_interval(compared: Compared) -> tuple[float, float]:
+    """95% interval of t_baseline / t − 1."""
+    low, high = interval(np.expm1(compared.log_ratios()))
+    return low, high
+
+
+def geomean(speedups: Sequence[float]) -> float:
+    """Geometric mean of the ratios 1 + speedup, minus 1; raises ValueError for none."""
+    if not speedups:
+        raise ValueError("no speedups to average")
+    return float(np.expm1(np.mean(np.log1p(speedups))))
+
+
+def geomean_interval(cells: Sequence[Compared]) -> tuple[float, float]:
+    """95% interval of `geomean`: launches and rounds resampled together in every cell, cells by seeds of their own."""
+    means = np.mean([cell.log_ratios() for cell in cells], axis=0)
+    low, high = interval(np.expm1(means))
+    return low, high
 
 
 @dataclass(frozen=True)
@@ -51,16 +162,20 @@ def cluster_totals(outcomes: Outcomes) -> tuple[Floats, Floats]:
 
 
 def standard_error(outcomes: Outcomes) -> float:
-    """Analytic standard error of the mean with clusters as units (ratio estimator).
+    """Analytic standard error of the mean with clusters as units.
 
     With one item a cluster it is the harness' own: sample deviation over the root of n.
     """
-    sums, counts = cluster_totals(outcomes)
-    units = len(sums)
+    return ratio_error(*cluster_totals(outcomes))
+
+
+def ratio_error(totals: Floats, weights: Floats) -> float:
+    """Standard error of sum(totals) / sum(weights) over units, (units,) each; NaN for a single unit."""
+    units = len(totals)
     if units < 2:
         return float("nan")
-    residuals = sums - outcomes.mean * counts
-    return float(np.sqrt(units / (units - 1) * (residuals**2).sum()) / counts.sum())
+    residuals = totals - totals.sum() / weights.sum() * weights
+    return float(np.sqrt(units / (units - 1) * (residuals**2).sum()) / weights.sum())
 
 
 def bootstrap_means(outcomes: Outcomes, iterations: int, seed: int) -> Floats:
@@ -105,12 +220,12 @@ def paired_mean_difference(
     resampled = np.mean([bootstrap_means(gap, iterations, seed + i) for i, gap in enumerate(gaps)], axis=0)
     flipped = np.mean([_flip_means(gap, iterations, seed + 1000 + i) for i, gap in enumerate(gaps)], axis=0)
     extreme = int((np.abs(flipped) >= abs(observed) - 1e-12).sum())
-    low, high = np.quantile(resampled, [0.025, 0.975])
+    low, high = interval(resampled)
     return Difference(
         observed,
         float(resampled.std(ddof=1)),
-        float(low),
-        float(high),
+        low,
+        high,
         (extreme + 1) / (iterations + 1),
     )
 

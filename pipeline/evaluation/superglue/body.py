@@ -4,16 +4,19 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Config
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, ResultError
 from pipeline.evaluation.scoring.source import ModelSource, find_source
 from pipeline.evaluation.superglue import data as superglue_data
 from pipeline.evaluation.superglue.data import MEANING, Label, TaskData
 from pipeline.evaluation.superglue.tasks import TASKS
+from pipeline.results.file import read
 from pipeline.results.tasks import (
+    ScoringCost,
     TaskRecord,
+    TaskRow,
+    TasksResult,
     against_baseline,
     against_published,
-    read_result,
     summarise,
 )
 
@@ -41,37 +44,45 @@ def find_inputs(config: Config) -> tuple[ModelSource, list[TaskData]]:
 
 def complete(
     config: Config, source: ModelSource, records: list[TaskRecord], label: Label, cost: dict[str, Any]
-) -> dict[str, Any]:
+) -> TasksResult:
     """Everything a SuperGLUE result file says but its provenance."""
     settings = config.evaluation
     if settings.limit and label == "full":
         label = "partial"
-    body = {
+    result = TasksResult(
         **_head(config, source),
-        "data": label,
-        "data_meaning": MEANING[label],
         **summarise(records, settings.bootstrap_iters, settings.seed),
-        "bootstrap_iters": settings.bootstrap_iters,
-        "scoring": cost,
-        "published_note": _published_note(settings.n_shot),
-    }
-    baseline = baseline_of(config)
-    found = (
-        read_result(Path(config.paths.results, config.scale.name, baseline, f"{settings.name}.json"))
-        if baseline
-        else None
+        data=label,
+        data_meaning=MEANING[label],
+        bootstrap_iters=settings.bootstrap_iters,
+        scoring=ScoringCost(**cost),
+        published_note=_published_note(settings.n_shot),
     )
-    if found is not None:
-        body["baseline"] = against_baseline(body, found)
-    row = config.reference.superglue_rows.get(config.model.name)
-    if row and settings.n_shot == PUBLISHED_SHOTS:
-        body["published"] = against_published(body, config.reference.superglue_3shot[row], row)
-    return body
+    found = _baseline(config)
+    row = config.reference.superglue_rows.get(config.model.name) if settings.n_shot == PUBLISHED_SHOTS else None
+    return result.model_copy(
+        update={
+            "baseline": against_baseline(result, found) if found else None,
+            "published": against_published(result, config.reference.superglue_3shot[row], row) if row else None,
+        }
+    )
 
 
-def named_body(config: Config, source: ModelSource, tasks: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def named(config: Config, source: ModelSource, tasks: dict[str, dict[str, Any]]) -> TasksResult:
     """The result file of any harness tasks."""
-    return {**_head(config, source), "unit": "the harness' own", "tasks": tasks}
+    rows = {name: TaskRow(kind="measured", standard_error_by="harness", **entry) for name, entry in tasks.items()}
+    return TasksResult(**_head(config, source), unit="the harness' own", tasks=rows)
+
+
+def _baseline(config: Config) -> TasksResult | None:
+    """The baseline's result; None where it has none that can be read: the report compares later what it can."""
+    name = baseline_of(config)
+    if name is None:
+        return None
+    try:
+        return read(Path(config.paths.results, config.scale.name, name, f"{config.evaluation.name}.json"), TasksResult)
+    except (FileNotFoundError, ResultError):
+        return None
 
 
 def baseline_of(config: Config) -> str | None:
@@ -87,6 +98,7 @@ def _head(config: Config, source: ModelSource) -> dict[str, Any]:
     return {
         "kind": "measured",
         "model": config.model.name,
+        "architecture": config.model.architecture,
         "evaluation": settings.name,
         "scale": config.scale.name,
         "n_shot": settings.n_shot,

@@ -1,0 +1,62 @@
+"""What a training run took and where it ended."""
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from pipeline.results.file import Result, Typed
+from pipeline.results.kinds import Kind
+
+
+class CurvePoint(Typed):
+    """Training at one logged step."""
+
+    step: int = Field(description="optimizer steps taken")
+    loss_nats: float = Field(description="training loss of the step's batch, nats a token")
+    learning_rate: float = Field(description="learning rate of the step")
+    gradient_norm: float = Field(description="norm of the gradient before clipping")
+    tokens_per_s: float = Field(description="since the logged step before")
+
+
+class ValidationPoint(Typed):
+    """Loss on validation windows at one step."""
+
+    step: int = Field(description="optimizer steps taken")
+    loss_nats: float = Field(description="nats a token")
+
+
+class TextSample(Typed):
+    """What the model wrote at one step."""
+
+    step: int = Field(description="optimizer steps taken")
+    text: str = Field(description="greedy continuation")
+
+
+class TrainingResult(Result):
+    """training.json: one finished run, from its own log."""
+
+    file_name: ClassVar[str] = "results/<scale>/<model>/training.json"
+    command: ClassVar[str] = "python -m stages.train model=NAME"
+    schema_name: Literal["training"] = "training"
+    schema_version: Literal[1] = 1
+    kind: Kind = Field(description="where the numbers come from")
+    model: str = Field(description="model config")
+    architecture: str = Field(description="architecture")
+    parameters: int = Field(description="exact number of parameters")
+    shape: dict[str, Any] = Field(description="the model's identity: its config without name and recipe")
+    run_fingerprint: str = Field(description="names the run: configuration and tokens")
+    steps: int = Field(description="optimizer steps")
+    tokens: int = Field(description="tokens seen")
+    train_loss_nats: float = Field(description="training loss of the last logged step, nats a token")
+    val_loss_nats: float = Field(description="last validation loss, nats a token")
+    unigram_loss_nats: float | None = Field(description="loss of a unigram model of the same text, nats a token")
+    tokens_per_s_median: float = Field(description="median over logged steps")
+    stepping_s: float = Field(description="seconds in optimizer steps")
+    wall_s: float = Field(description="seconds of the run, validation and checkpoints included")
+    mfu: float | None = Field(description="share of the device's peak FLOP/s at the end; null: peak unknown")
+    peak_memory_bytes: int = Field(description="the most that one worker took")
+    workers: int = Field(description="training workers")
+    device_kind: str = Field(description="cpu or cuda")
+    curve: list[CurvePoint] = Field(description="every logged step")
+    validation: list[ValidationPoint] = Field(description="every validation")
+    samples: list[TextSample] = Field(description="texts written on the way")

@@ -1,0 +1,260 @@
+"""Time To First Token: rows of a benchmark, and the forms that a projection shares with it.
+
+docs/ttft.md explains the protocol; docs/results/ttft.schema.json is generated from here.
+"""
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from pipeline.results.file import Result, Row, Typed
+
+BASELINE = "standard"  # the architecture that every speedup is measured against
+BOUND = "no_communication"  # the baseline without its collectives: wrong output, right bound
+NO_LINK = "none"  # the link of rows whose communication was left out: compute alone
+EXPOSED_BAND = (0.25, 0.40)  # shares of the baseline's time in exposed communication
+
+Launches = list[list[float]]  # milliseconds: one inner list a launch, one number a round
+Lane = Literal["compute", "communication"]
+Part = Literal["norm", "gemm", "overlapped_gemm", "attention", "elementwise", "lm_head", "all_reduce", "other"]
+PARTS: tuple[Part, ...] = (
+    *("norm", "gemm", "overlapped_gemm", "attention", "elementwise", "lm_head", "all_reduce", "other"),
+)
+
+
+class Cell(Typed):
+    """What architectures are compared within."""
+
+    size: str = Field(description="label of the models' size, as 1.3B")
+    context: int = Field(description="prompt length in tokens")
+    batch_size: int = Field(description="prompts per forward")
+    tp_size: int = Field(description="ranks that the model is split over")
+    link: str | None = Field(None, description="link between ranks; none: no communication; null: the hardware's own")
+
+
+class CellRow(Row, Cell):
+    """A row of one architecture in one cell."""
+
+    architecture: str = Field(description="what was timed; no_communication is the baseline without its collectives")
+
+    @property
+    def cell(self) -> Cell:
+        return Cell(**{key: getattr(self, key) for key in Cell.model_fields})
+
+
+class Parts(Typed):
+    """Milliseconds of a forward by kind of work; they add up to all of it."""
+
+    norm: float = Field(0.0, description="LayerNorms, ms")
+    gemm: float = Field(0.0, description="matrix products with nothing on its way, ms")
+    overlapped_gemm: float = Field(0.0, description="matrix products while a collective is on its way, ms")
+    attention: float = Field(0.0, description="softmax attention and its reshapes, ms")
+    elementwise: float = Field(0.0, description="GELU and residual sums, where they are told from `other`, ms")
+    lm_head: float = Field(0.0, description="the product with the vocabulary, ms")
+    all_reduce: float = Field(0.0, description="starting and awaiting sums: communication that nothing hid, ms")
+    other: float = Field(0.0, description="everything else, ms")
+
+    @property
+    def total(self) -> float:
+        return float(sum(getattr(self, part) for part in PARTS))
+
+
+class TimelineEvent(Typed):
+    """A stretch of one lane, in milliseconds from the start of the forward."""
+
+    lane: Lane = Field(description="compute (the main thread or stream) or communication")
+    part: Part = Field(description="kind of work")
+    name: str = Field(description="the module or operator")
+    begin_ms: float = Field(description="start, ms")
+    end_ms: float = Field(description="end, ms")
+    layer: int | None = Field(None, description="layer, where it is known")
+    message_bytes: int | None = Field(None, description="bytes that enter a collective, where they are known")
+
+
+class Timeline(CellRow):
+    """One forward of one architecture as two lanes, measured or projected."""
+
+    rank: int | None = Field(None, description="rank that was watched; null: all ranks alike")
+    layers: int | None = Field(None, description="first layers that are kept; null: the whole forward")
+    oversubscribed: bool = Field(False, description="ranks exceeded cores and took turns")
+    events: list[TimelineEvent] = Field(description="stretches, each lane in order")
+
+
+class TimedRow(CellRow):
+    """Columns that a measured and a projected row share; t is the row's time, t_standard the baseline's."""
+
+    model: str = Field(description="model config")
+    n_layer: int = Field(description="layers timed")
+    speedup: float | None = Field(description="t_standard / t − 1 in the same cell")
+    compute_ms: float | None = Field(description="the row's own model with its collectives left out, ms")
+    exposed_communication_ms: float | None = Field(description="t − compute_ms: what collectives add, ms")
+    hideable_ms: float | None = Field(description="t_standard − t_bound: all that hiding could win back, ms")
+    share_hidden: float | None = Field(description="(t_standard − t) / hideable_ms; may pass 1")
+
+    @property
+    def milliseconds(self) -> float:
+        """The row's time."""
+        raise NotImplementedError
+
+    @property
+    def launches(self) -> Launches | None:
+        """The samples behind it, where there are any."""
+        return None
+
+    @property
+    def alternates(self) -> bool:
+        """Whether its rounds alternated with those of the other rows of its cell."""
+        return True
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether ranks took turns on too few cores, so that the time shows order, not overlap."""
+        return False
+
+
+class RunRow(CellRow):
+    """What a measured row says of how it ran."""
+
+    model: str = Field(description="model config")
+    n_layer: int = Field(description="layers timed")
+    engine: str = Field(description="what ran the forward: torch, tensorrt or tensorrt_llm")
+    engine_version: str | None = Field(None, description="module and version of a built engine")
+    mode: str = Field(description="eager or cuda graph; whole or segmented of built engines")
+    device: str = Field(description="cpu or cuda")
+    dtype: str = Field(description="arithmetic of the forward")
+    transport: str = Field(description="what carried the sums: gloo, socket, nccl; modelled in one_rank")
+    link_measured_bits_per_s: float | None = Field(None, description="one direction of the link, probed just before")
+    ranks_measured: int = Field(description="ranks that really ran: tp_size, or 1 in one_rank")
+    threads_per_rank: int | None = Field(description="CPU threads of each rank")
+    pinned_cores: list[list[int]] = Field(description="cores of each rank; empty: not pinned")
+    oversubscribed: bool = Field(description="ranks exceed cores and take turns: times show order, not overlap")
+    weights: str = Field(description="trained or random")
+    shared_weights: bool = Field(False, description="architectures took turns in the same memory")
+    comparability: str = Field(description="what to know before holding the row against the baseline's, in words")
+
+
+class TtftRow(RunRow, TimedRow):
+    """Prompt to first token: the slowest rank's time, over the counted rounds."""
+
+    ttft_ms_median: float = Field(description="median over rounds, ms")
+    ttft_ms_p95: float = Field(description="95th percentile, ms")
+    ttft_ms_low: float = Field(description="lower end of the median's 95% interval, ms")
+    ttft_ms_high: float = Field(description="upper end of the median's 95% interval, ms")
+    ttft_ms_min: float = Field(description="fastest round, ms")
+    speedup_low: float | None = Field(description="lower end of the speedup's 95% interval, rounds paired")
+    speedup_high: float | None = Field(description="upper end of the speedup's 95% interval")
+    blocking_ms: float | None = Field(None, description="the row's own model, nothing overlapped, ms")
+    own_hideable_ms: float | None = Field(None, description="blocking_ms − compute_ms, ms")
+    own_share_hidden: float | None = Field(None, description="(blocking_ms − t) / own_hideable_ms")
+    device_ms_median: float | None = Field(None, description="the same rounds by CUDA events, ms")
+    collectives: int = Field(description="all-reduces of one forward on one rank")
+    collective_bytes: int | None = Field(None, description="bytes that enter them on one rank")
+    peak_memory_bytes: int | None = Field(None, description="weights and growth in one forward; the most over ranks")
+    ranks_agree: bool | None = Field(None, description="whether all ranks sampled the same token")
+    repeats: int = Field(description="rounds counted, all launches together")
+    warmup_rounds: int = Field(description="rounds thrown away")
+    paired: bool = Field(True, description="rounds alternated with the other rows of the cell")
+    samples_ms: Launches = Field(description="every counted round, one inner list a launch, ms")
+    compute_samples_ms: Launches | None = Field(None, description="rounds behind compute_ms")
+    blocking_samples_ms: Launches | None = Field(None, description="rounds behind blocking_ms")
+
+    @property
+    def milliseconds(self) -> float:
+        return self.ttft_ms_median
+
+    @property
+    def launches(self) -> Launches | None:
+        return self.samples_ms
+
+    @property
+    def alternates(self) -> bool:
+        return self.paired
+
+    @property
+    def is_crowded(self) -> bool:
+        return self.oversubscribed
+
+
+class DecodeRow(RunRow):
+    """Time per output token after the first: the slowest rank's, over steps and rounds."""
+
+    new_tokens: int = Field(description="tokens generated a round")
+    ms_per_token_median: float = Field(description="median over steps and rounds, ms")
+    ms_per_token_p95: float = Field(description="95th percentile, ms")
+    ms_per_token_low: float = Field(description="lower end of the 95% interval of the median over steps, ms")
+    ms_per_token_high: float = Field(description="upper end, ms")
+    ms_by_step: list[float] = Field(description="median over rounds of each step, ms")
+    tokens_per_s: float = Field(description="batch_size / mean step")
+    speedup: float = Field(description="t_standard / t − 1 of the medians over steps")
+    repeats: int = Field(description="rounds counted")
+    samples_ms: list[list[list[float]]] = Field(description="launches, rounds within them, steps within those, ms")
+
+
+class BreakdownRow(RunRow):
+    """Where an instrumented forward's time goes: medians over forwards, of the slowest rank."""
+
+    rank: int = Field(description="the slowest rank")
+    forwards: int = Field(description="instrumented forwards")
+    breakdown_ms: Parts = Field(description="milliseconds by kind of work")
+    total_ms: float = Field(description="median of the whole instrumented forward, ms")
+
+
+class HeadlineEntry(Row):
+    """One architecture over many cells. Computed once, where the rows are made."""
+
+    architecture: str = Field(description="architecture, or no_communication for the bound")
+    geomean_speedup: float = Field(description="geometric mean over the cells of 1 + speedup, minus 1")
+    geomean_speedup_low: float | None = Field(
+        description="lower end of its 95% interval: launches and rounds resampled in every cell; null without samples"
+    )
+    geomean_speedup_high: float | None = Field(description="upper end of its 95% interval")
+    least_speedup: float = Field(description="the least of the cells")
+    most_speedup: float = Field(description="the most of the cells")
+    median_share_hidden: float | None = Field(description="median over the cells of share_hidden")
+    least_share_hidden: float | None = Field(description="the least of the cells")
+    rows: int = Field(description="number of cells")
+    cells: list[Cell] = Field(description="the cells covered")
+    oversubscribed: bool = Field(description="ranks exceed cores in these cells: shows order, not overlap")
+
+
+class Headline(Typed):
+    """Entries an architecture and kind; rows without communication have no part in it."""
+
+    all: list[HeadlineEntry] = Field(description="over all cells whose ranks had cores of their own; else over all")
+    exposed_band: list[HeadlineEntry] = Field(
+        description="over those in which the baseline spends 25 to 40% of its time in exposed communication"
+    )
+
+
+class Protocol(Typed):
+    """How rows were measured."""
+
+    warmup_min: int = Field(description="rounds thrown away at least")
+    warmup_max: int = Field(description="rounds thrown away at most")
+    repeats_min: int = Field(description="rounds counted at least")
+    repeats_max: int = Field(description="rounds counted at most")
+    interval_width: float = Field(description="widest 95% interval, as a share of the median, that ends the rounds")
+    time_limit_s: float = Field(description="seconds a cell at most")
+    time: str = Field(description="what a sample is, in words")
+    order: str = Field(description="how variants alternate, in words")
+    interval: str = Field(description="what low and high are, in words")
+
+
+class TtftResult(Result):
+    """ttft-<benchmark>.json: one benchmark's grid."""
+
+    file_name: ClassVar[str] = "results/<scale>/ttft-<benchmark>.json"
+    command: ClassVar[str] = "python -m stages.benchmark_ttft benchmark=NAME"
+    schema_name: Literal["ttft"] = "ttft"
+    schema_version: Literal[1] = 1
+    benchmark: str = Field(description="benchmark config")
+    scale: str = Field(description="demo, small_gpu or paper")
+    verified: str = Field(description="what is known about this way of measuring, in words")
+    protocol: Protocol = Field(description="how the rows were measured")
+    link_model: dict[str, Any] | None = Field(None, description="hardware config whose link was modelled (one_rank)")
+    rows: list[TtftRow] = Field(description="one an architecture and cell")
+    headline: Headline = Field(description="geometric means over the rows")
+    decode_rows: list[DecodeRow] = Field(default_factory=list, description="time per output token")
+    breakdown: list[BreakdownRow] = Field(default_factory=list, description="instrumented forwards")
+    timelines: list[Timeline] = Field(default_factory=list, description="one forward of the longest prompts")
+    traces: list[str] = Field(default_factory=list, description="Chrome traces written beside the file")

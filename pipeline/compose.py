@@ -10,10 +10,12 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.config import Config, ModelConfig, known_keys, nearest, parse
+from pipeline.config.group import Group
+from pipeline.config.parsing import parse_group
 from pipeline.errors import ConfigError
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -21,7 +23,9 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 
 def compose(overrides: list[str]) -> Config:
     """Compose conf/ with Hydra overrides and check it; raises ConfigError with all faults."""
-    return parse(compose_raw(overrides))
+    from pipeline.models.placement import shape_faults
+
+    return parse(compose_raw(overrides), shape_faults, _ranks)
 
 
 def compose_raw(overrides: list[str]) -> dict[str, Any]:
@@ -40,19 +44,68 @@ def compose_raw(overrides: list[str]) -> dict[str, Any]:
     return {str(key): value for key, value in raw.items()}
 
 
+@cache
 def model_config(name: str) -> ModelConfig:
-    """One model's configuration by the name of its file; raises ConfigError for an unknown name."""
-    options = group_options("model")
-    if name not in options:
-        raise ConfigError(f"model={name}: no such model{_near(name, options)}")
-    loaded = OmegaConf.to_container(OmegaConf.load(CONF / "model" / f"{name}.yaml"), resolve=True)
-    return ModelConfig.model_validate(loaded)
+    """One model's configuration by the name of its file; raises ConfigError for an unknown name or a wrong shape."""
+    from pipeline.models.placement import shape_faults
+
+    model = shipped("model", name)
+    assert isinstance(model, ModelConfig)
+    faults = shape_faults(model)
+    if faults:
+        raise ConfigError(f"conf/model/{name}.yaml: {'; '.join(faults)}")
+    return model
+
+
+@cache
+def shipped(group: str, name: str) -> Group:
+    """The typed values of conf/<group>/<name>.yaml and of what it inherits, as no override changed them.
+
+    What refers to another group has its default. Raises ConfigError for an unknown name and for values of a wrong
+    type. Not for experiment and scale, whose files set other groups.
+    """
+    merged = OmegaConf.merge(*({group: _body(group, part)} for part in _lineage(group, name)))
+    raw = OmegaConf.to_container(merged, resolve=True)
+    assert isinstance(raw, dict)
+    raw[group].pop("defaults", None)
+    return parse_group(group, raw[group], f"conf/{group}/{name}.yaml")
+
+
+def sources(group: str, name: str) -> list[Path]:
+    """The files that conf/<group>/<name>.yaml is made of: those it inherits, and itself last."""
+    return [CONF / group / f"{part}.yaml" for part in dict.fromkeys(_lineage(group, name))]
 
 
 @cache
 def group_options(group: str) -> list[str]:
     """Names of the config files of a group, as group_options("model")."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def _lineage(group: str, name: str, heirs: tuple[str, ...] = ()) -> list[str]:
+    """Names of the files that make up a config, in the order in which later ones win: Hydra's, within one group."""
+    if name not in group_options(group):
+        heir = f"conf/{group}/{heirs[-1]}.yaml: defaults: " if heirs else ""
+        raise ConfigError(f"{heir}{group}={name}: no such {group}{_near(name, group_options(group))}")
+    if name in heirs:
+        raise ConfigError(f"conf/{group}/{name}.yaml: inherits itself, through {' and '.join(heirs)}")
+    found: list[str] = []
+    for part in _body(group, name).get("defaults", ["_self_"]):
+        found += [name] if part == "_self_" else _lineage(group, part, (*heirs, name))
+    return found
+
+
+@cache
+def _body(group: str, name: str) -> DictConfig:
+    loaded = OmegaConf.load(CONF / group / f"{name}.yaml")
+    assert isinstance(loaded, DictConfig)
+    return loaded
+
+
+def _ranks(config: Config) -> list[str]:
+    from pipeline.models.placement import tp_size_faults
+
+    return tp_size_faults(config.model, config.cluster.evaluation_tp_size, "cluster.evaluation_tp_size")
 
 
 def _addable(override: str) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from pipeline.config.group import Group
 
@@ -55,35 +55,6 @@ class ModelConfig(Group):
         """Hidden width of one way's FFN (of the whole FFN where ways share one)."""
         return self.ffn_expansion * self.n_embd
 
-    @model_validator(mode="after")
-    def check_shape(self) -> "ModelConfig":
-        faults = []
-        if self.n_ways > 1 and self.architecture not in ARCHITECTURES_WITH_WAYS:
-            faults.append(f"n_ways={self.n_ways}: a {self.architecture} model has one way; set n_ways=1")
-        if self.n_head % self.n_ways:
-            faults.append(
-                f"n_head={self.n_head}: must be divisible by n_ways={self.n_ways}; "
-                f"{_nearest_multiple(self.n_head, self.n_ways)} would be"
-            )
-        else:
-            heads = self.heads_per_way if self.architecture == "kraken" else self.n_head
-            if self.n_embd % heads:
-                faults.append(
-                    f"n_embd={self.n_embd}: must be divisible by the {heads} heads that share it; "
-                    f"{_nearest_multiple(self.n_embd, heads)} would be"
-                )
-        if self.architecture == "desync" and self.ffn_dim % self.n_ways:
-            faults.append(f"n_ways={self.n_ways}: must divide the FFN width {self.ffn_dim}")
-        if self.bias and self.architecture not in ("standard", "parallel"):
-            faults.append(f"bias=true: only standard and parallel models have biases, not {self.architecture}")
-        if faults:
-            raise ValueError("\n".join(faults))
-        return self
-
     def identity(self) -> dict[str, Any]:
         """The shape alone: the recipe and the name say nothing about what the model computes."""
         return self.model_dump(mode="json", exclude={"recipe", "name"})
-
-
-def _nearest_multiple(value: int, of: int) -> int:
-    return max(of, round(value / of) * of)

@@ -1,25 +1,63 @@
 """From composed plain data to a checked Config, or every fault of it at once."""
 
 import difflib
+from collections.abc import Callable
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from pipeline.config import rules
+from pipeline.config.group import Group
+from pipeline.config.model import ModelConfig
 from pipeline.config.schema import Config
 from pipeline.errors import ConfigError
 
 
-def parse(raw: dict[str, Any]) -> Config:
-    """Type and check a composed configuration; raises ConfigError with every fault at once."""
+def no_faults(_: object) -> list[str]:
+    return []
+
+
+def parse(
+    raw: dict[str, Any],
+    model_faults: Callable[[ModelConfig], list[str]] = no_faults,
+    more_faults: Callable[[Config], list[str]] = no_faults,
+) -> Config:
+    """Type and check a composed configuration; raises ConfigError with every fault at once.
+
+    What a model may be is known where models are built: `model_faults` finds what keeps this one from being built,
+    `more_faults` what else is wrong with a configuration whose model can be.
+    """
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(_describe([_fault(detail) for detail in error.errors()])) from None
-    faults = rules.faults(config)
+        raise ConfigError(_describe([*_faults(error), *_model_faults(raw, model_faults)])) from None
+    of_model = model_faults(config.model)
+    faults = [*of_model, *rules.faults(config), *([] if of_model else more_faults(config))]
     if faults:
         raise ConfigError(_describe(faults))
     return config
+
+
+def parse_group(group: str, raw: object, where: str) -> Group:
+    """Type one group's values; raises ConfigError, which begins with `where`, with every fault at once."""
+    kind = Config.model_fields[group].annotation
+    assert isinstance(kind, type) and issubclass(kind, Group), group
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_describe(_faults(error, group))}") from None
+
+
+def _model_faults(raw: dict[str, Any], model_faults: Callable[[ModelConfig], list[str]]) -> list[str]:
+    """Faults of the model where its own types are right, whatever the other groups' are."""
+    try:
+        return model_faults(ModelConfig.model_validate(raw.get("model")))
+    except ValidationError:
+        return []
+
+
+def _faults(error: ValidationError, *group: str) -> list[str]:
+    return [_fault({**detail, "loc": (*group, *detail["loc"])}) for detail in error.errors()]
 
 
 def _describe(faults: list[str]) -> str:

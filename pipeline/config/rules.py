@@ -5,25 +5,7 @@ from pipeline.config.schema import Config
 
 def faults(config: Config) -> list[str]:
     """Everything wrong between groups, each as "key=value: what is wrong; what would be right"."""
-    return [*_batch(config), *_vocabulary(config), *_schedule(config), *_engine(config), *_evaluation(config)]
-
-
-def tp_size_faults(config: Config, tp_size: int, key: str) -> list[str]:
-    """Why a model cannot be split over tp_size ranks; `key` names the field to blame."""
-    model = config.model
-    if model.architecture in ("kraken", "desync"):
-        if model.n_ways % tp_size:
-            return [
-                f"{key}={tp_size}: must divide the {model.n_ways} ways of {model.name}; "
-                f"{_divisors(model.n_ways)} would be"
-            ]
-        return []
-    if model.n_head % tp_size or model.ffn_dim % tp_size:
-        return [
-            f"{key}={tp_size}: must divide the {model.n_head} heads and the FFN width "
-            f"{model.ffn_dim} of {model.name}; {_divisors(model.n_head)} would be"
-        ]
-    return []
+    return [*_batch(config), *_vocabulary(config), *_schedule(config), *_engine(config)]
 
 
 def _batch(config: Config) -> list[str]:
@@ -66,12 +48,3 @@ def _engine(config: Config) -> list[str]:
     if not (config.engine.target.startswith("sm") and config.engine.target[2:].isdigit()):
         found.append(f"engine.target={config.engine.target}: must look like sm80")
     return found
-
-
-def _evaluation(config: Config) -> list[str]:
-    tp_size = config.cluster.evaluation_tp_size
-    return tp_size_faults(config, tp_size, "cluster.evaluation_tp_size") if tp_size > 1 else []
-
-
-def _divisors(number: int) -> str:
-    return ", ".join(str(value) for value in range(1, number + 1) if number % value == 0)

@@ -196,7 +196,7 @@ def _tool_faults(experiment: Experiment) -> list[str]:
                 "or choose engine=checkpoint"
             )
         for config in experiment.configs:
-            from pipeline.config.rules import tp_size_faults
+            from pipeline.models.placement import tp_size_faults
 
-            faults += tp_size_faults(config, engine.tp_size, "engine.tp_size")
+            faults += tp_size_faults(config.model, engine.tp_size, "engine.tp_size")
     return faults

@@ -19,6 +19,7 @@ from pipeline.export.heads import torch_dtype
 from pipeline.export.spec import FILE as SPEC
 from pipeline.export.spec import EngineSpec
 from pipeline.export.tensorrt import module
+from pipeline.export.tensorrt.graph import dimension_sizes
 from pipeline.export.tensorrt.program import Program, play
 
 WARMUP_RUNS = 2  # before capture: TensorRT and NCCL allocate on their first runs
@@ -105,7 +106,7 @@ class TensorRTEngine:
 
     def _prepare(self, batch: int, length: int) -> Buffers:
         """Allocate every tensor between segments, tell the contexts, and capture one forward."""
-        sizes = {"batch": batch, "tokens": length, "outputs": 1}
+        sizes = dimension_sizes(batch, length, 1)
         found = Buffers((batch, length))
         dtype = torch_dtype(self.spec.dtype)
         for segment in self.segments:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from pipeline.config.model import ModelConfig
 from pipeline.errors import ConfigError
-from pipeline.models.cache import LayerCache
+from pipeline.models.cache import LayerCache, PromptMemory
 from pipeline.models.layers import Attention
 
 SUPPORTED = (16, 32, 40, 48, 64, 72, 80, 96, 104, 128, 160, 192, 256)  # fused context attention, TensorRT-LLM 0.12-1.2
@@ -54,7 +54,7 @@ class PaddedAttention(Attention):
         super().__init__(n_ways, n_head, padded, n_embd, bias)
         self.q_factor = (padded / head_dim) ** 0.5  # the kernel divides by √padded
 
-    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:  # (W, B, T, d) -> (W, B, T, d)
+    def forward(self, x: Tensor, cache: LayerCache | PromptMemory | None = None) -> Tensor:  # (W, B, T, d)
         qkv = self.qkv(x)  # (W, B, T, 3·h·hp)
         w, b, t, _ = qkv.shape
         q, k, v = qkv.view(w * b, t, 3, self.n_head, self.head_dim).permute(2, 0, 3, 1, 4)  # each (W·B, h, T, hp)

@@ -104,7 +104,9 @@ def gather(trt: Any, layer: Any, arguments: list[Any]) -> Tensor:
 
 def elementwise(trt: Any, layer: Any, arguments: list[Any]) -> Tensor:
     layer.__class__ = trt.IElementWiseLayer
-    return {"SUM": torch.add, "PROD": torch.mul}[layer.op.name](*arguments)
+    return {"SUM": torch.add, "PROD": torch.mul, "SUB": torch.sub, "FLOOR_DIV": torch.floor_divide}[layer.op.name](
+        *arguments
+    )
 
 
 def normalization(trt: Any, layer: Any, arguments: list[Any]) -> Tensor:
@@ -117,6 +119,11 @@ def normalization(trt: Any, layer: Any, arguments: list[Any]) -> Tensor:
     variance = wide.var(axes, correction=0, keepdim=True)
     normed = (wide - mean) / torch.sqrt(variance + layer.epsilon)
     return (normed * scale.float() + bias.float()).to(x.dtype)
+
+
+def concatenation(trt: Any, layer: Any, arguments: list[Any]) -> Tensor:
+    layer.__class__ = trt.IConcatenationLayer
+    return torch.cat(arguments, dim=layer.axis)
 
 
 def matrix_multiply(trt: Any, layer: Any, arguments: list[Any]) -> Tensor:
@@ -132,7 +139,8 @@ def slice_(trt: Any, layer: Any, arguments: list[Any]) -> Tensor:
     x = arguments[0]
     assert all(step == 1 for step in layer.stride)
     sizes = arguments[2].tolist() if len(arguments) > 2 else list(layer.shape)
-    for axis, (start, size) in enumerate(zip(layer.start, sizes, strict=True)):
+    starts = list(layer.start) if len(arguments) < 2 or arguments[1] is None else arguments[1].tolist()
+    for axis, (start, size) in enumerate(zip(starts, sizes, strict=True)):
         x = x.narrow(axis, start, size)
     return x
 
@@ -164,10 +172,12 @@ def attention_input(trt: Any, layer: Any, arguments: list[Any]) -> Tensor:
     layer.__class__ = trt.IAttentionInputLayer
     attention = layer.attention
     assert attention.norm_op == trt.AttentionNormalizationOp.SOFTMAX
-    assert attention.causal_kind == trt.CausalMaskKind.UPPER_LEFT
     q, k, v = arguments
     scores = (q @ k.mT).float()
-    future = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
+    rows, columns = scores.shape[-2:]
+    lower_right = attention.causal_kind == trt.CausalMaskKind.LOWER_RIGHT
+    assert lower_right or attention.causal_kind == trt.CausalMaskKind.UPPER_LEFT
+    future = torch.ones(rows, columns, dtype=torch.bool).triu(1 + (columns - rows if lower_right else 0))
     weights = F.softmax(scores.masked_fill(future, -torch.inf), dim=-1)
     return weights.to(v.dtype) @ v
 
@@ -177,6 +187,7 @@ def attention_output(trt: Any, layer: Any, arguments: list[Any]) -> Tensor:
 
 
 KINDS: dict[str, Callable[[Any, Any, list[Any]], Tensor]] = {
+    "CONCATENATION": concatenation,
     "CONSTANT": constant,
     "GATHER": gather,
     "ELEMENTWISE": elementwise,

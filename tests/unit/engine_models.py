@@ -9,22 +9,19 @@ from pipeline.compose import model_config
 from pipeline.config import ModelConfig
 from pipeline.config.engine import EngineConfig
 from pipeline.export.spec import EngineSpec
-from pipeline.models import Transformer, build_model
+from pipeline.models import Transformer, architectures, build_model
 from pipeline.models.checkpoint import save_model
 
-NAMES = {
-    "standard": "demo_standard",
-    "parallel": "demo_parallel",
-    "kraken": "demo_kraken_4way",
-    "ladder": "demo_ladder",
-    "desync": "demo_desync_4way",
-}
+NAMES = architectures.names()
 
 
 def config_of(architecture: str, **changes: object) -> ModelConfig:
-    """The demo shape with a small vocabulary and fewer layers."""
-    shape = {"vocab_size": 301, "n_layer": 3, "block_size": 64, **changes}
-    return ModelConfig.model_validate({**model_config(NAMES[architecture]).model_dump(), **shape})
+    """The demo shape with a small vocabulary and fewer layers; four ways where the architecture has any."""
+    base = model_config("demo_kraken_4way" if architecture == "kraken" else "demo_standard").model_dump()
+    ways = 1 if architectures.block_of(architecture).ways == "none" else 4
+    shape = {"architecture": architecture, "n_ways": ways, "track_depth": 2}
+    shape |= {"vocab_size": 301, "n_layer": 3, "block_size": 64}
+    return ModelConfig.model_validate(base | shape | changes)
 
 
 def lively(config: ModelConfig, seed: int = 7) -> Transformer:

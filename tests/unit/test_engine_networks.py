@@ -6,13 +6,21 @@ import torch
 from pipeline.export.tensorrt import build, module
 from pipeline.export.tensorrt.program import Program, Run, Start, Wait
 from pipeline.export.weights import TrainedSource
+from pipeline.models import local_shape
 from tests.unit.engine_interpreter import interpret, reachable
 from tests.unit.engine_models import NAMES, config_of, lively, save, spec_of, tokens
 
 trt = pytest.importorskip("tensorrt_rtx", reason="no TensorRT-RTX wheel for this machine")
 
 TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
-COLLECTIVES = {"standard": lambda n: 2 * n, "parallel": lambda n: n, "kraken": lambda n: n, "ladder": lambda n: 2 * n}
+COLLECTIVES = {
+    "standard": lambda n: 2 * n,
+    "parallel": lambda n: n,
+    "kraken": lambda n: n,
+    "ladder": lambda n: 2 * n,
+    "parallel_track": lambda n: -(-n // 2),  # the models here meet every second layer, and at the end
+    "standard_split": lambda n: 4 * n,
+}
 
 
 @pytest.fixture(scope="module")
@@ -91,25 +99,25 @@ def test_no_path_leads_from_krakens_collective_to_the_same_layers_attention(mode
     network = graphs_of(models, "kraken", tp_size)[0].segments[0].network
     n_layer = models["kraken"][0].config.n_layer
     for layer in range(1, n_layer):
-        behind = reachable(network, f"allreduce.layer{layer}.ways")
+        behind = reachable(network, f"allreduce.layer{layer}.sum1")
         assert not any(name.startswith(f"blocks.{layer}.attn") for name in behind)
         assert not any(name.startswith(f"blocks.{layer}.ln_1") for name in behind)
         assert any(name.startswith(f"blocks.{layer}.mlp") for name in behind)  # it does feed the FFN
         before = reachable(network, f"blocks.{layer}.attn[0]_AttentionInput")
-        assert f"allreduce.layer{layer}.ways" not in before  # nor does it wait for attention
+        assert f"allreduce.layer{layer}.sum1" not in before  # nor does it wait for attention
 
 
 def test_standard_has_such_a_path_so_the_check_can_fail(models):
     network = graphs_of(models, "standard", 4)[0].segments[0].network
-    behind = reachable(network, "allreduce.layer1.ffn")
+    behind = reachable(network, "allreduce.layer1.sum2")
     assert any(name.startswith("blocks.2.attn") for name in behind)
 
 
 def test_ladders_sums_have_a_module_to_hide_under(models):
     network = graphs_of(models, "ladder", 4)[0].segments[0].network
     for layer in range(models["ladder"][0].config.n_layer - 1):
-        attention = reachable(network, f"allreduce.layer{layer}.attention")
-        ffn = reachable(network, f"allreduce.layer{layer}.ffn")
+        attention = reachable(network, f"allreduce.layer{layer}.sum1")
+        ffn = reachable(network, f"allreduce.layer{layer}.sum2")
         assert not any(name.startswith(f"blocks.{layer}.mlp") for name in attention)
         assert not any(name.startswith(f"blocks.{layer + 1}.attn") for name in ffn)
 
@@ -123,7 +131,7 @@ def test_segmented_kraken_starts_its_sum_before_attention_and_waits_behind_it(mo
     ]
     for layer in (1, 2):
         a, b = order.index(f"layer{layer}.a"), order.index(f"layer{layer}.b")
-        start, wait = order.index(f"Start layer{layer}.ways.sum"), order.index(f"Wait layer{layer}.ways.sum")
+        start, wait = order.index(f"Start layer{layer}.sum1.sum"), order.index(f"Wait layer{layer}.sum1.sum")
         assert start < a < wait < b
     assert Program.read(graph.program.body()) == graph.program
 
@@ -142,7 +150,7 @@ def test_head_padding_is_in_the_network_and_changes_nothing(models):
     """86 wide heads computed 96 wide: the same to 1e-5 as computed unpadded."""
     model, folder = models["kraken"]
     spec = spec_of(model.config, 4)
-    assert (model.config.head_dim, spec.head_dim) == (86, 96)
+    assert (local_shape(model.config).head_dim, spec.head_dim) == (86, 96)
     source = TrainedSource(folder, model.config)
     padded = [build.write_networks(trt, spec, source, rank).graph for rank in range(4)]
     bare = [

@@ -34,7 +34,7 @@ def write_networks(trt: Any, spec: EngineSpec, source: WeightSource, rank: int) 
     placement = spec.placement(rank)
     weights = source.rank(placement, spec.head_dim, torch_dtype(spec.dtype))
     graph = Graph(trt, builder, spec.tp_size, spec.mode, spec.dtype)
-    write(graph, Layers(graph, spec.model, local_shape(spec.model, placement), spec.head_dim, weights))
+    write(graph, Layers(graph, spec.model, local_shape(spec.model, placement), spec.head_dim, weights), placement)
     return Written(graph, builder, logger)
 
 
@@ -50,7 +50,7 @@ def build_rank(trt: Any, spec: EngineSpec, source: WeightSource, rank: int, fold
         plan = _serialise(trt, spec, written, segment)
         (folder / name).write_bytes(memoryview(plan))
         segments.append(
-            describe_segment(trt, segment, spec)
+            describe_segment(trt, segment, spec, written.graph.least_tokens)
             | {"file": name, "bytes": int(plan.nbytes), "build_seconds": time.perf_counter() - started}
         )
     return {
@@ -86,7 +86,7 @@ def _serialise(trt: Any, spec: EngineSpec, written: Written, segment: Segment) -
         config.num_compute_capabilities = 1
         config.set_compute_capability(getattr(trt.ComputeCapability, spec.target.upper()), 0)
     profile = written.builder.create_optimization_profile()
-    for name, (low, usual, high) in profile_shapes(segment, spec).items():
+    for name, (low, usual, high) in profile_shapes(segment, spec, written.graph.least_tokens).items():
         profile.set_shape(name, low, usual, high)
     config.add_optimization_profile(profile)
     plan = written.builder.build_serialized_network(segment.network, config)

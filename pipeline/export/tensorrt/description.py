@@ -4,24 +4,23 @@ from collections import Counter
 from typing import Any
 
 from pipeline.export.spec import EngineSpec
-from pipeline.export.tensorrt.graph import Dim, Segment
+from pipeline.export.tensorrt.graph import Dim, Segment, dimension_sizes
 
 USUAL_TOKENS = 128  # the shape TensorRT tunes for: the paper's short prompt
 
 
-def dimension_ranges(spec: EngineSpec) -> dict[str, tuple[int, int, int]]:
+def dimension_ranges(spec: EngineSpec, least_tokens: int = 1) -> dict[str, tuple[int, int, int]]:
     """Least, usual and greatest size of every dimension that varies."""
     longest = spec.max_input_len
-    return {
-        "batch": (1, 1, spec.max_batch_size),
-        "tokens": (1, min(USUAL_TOKENS, longest), longest),
-        "outputs": (1, 1, longest),
-    }
+    least = dimension_sizes(1, least_tokens, 1)
+    usual = dimension_sizes(1, min(USUAL_TOKENS, longest), 1)
+    greatest = dimension_sizes(spec.max_batch_size, longest, longest)
+    return {name: (least[name], usual[name], greatest[name]) for name in least}
 
 
-def profile_shapes(segment: Segment, spec: EngineSpec) -> dict[str, tuple[tuple[int, ...], ...]]:
+def profile_shapes(segment: Segment, spec: EngineSpec, least_tokens: int = 1) -> dict[str, tuple[tuple[int, ...], ...]]:
     """Least, usual and greatest shape of every input of a segment."""
-    ranges = dimension_ranges(spec)
+    ranges = dimension_ranges(spec, least_tokens)
 
     def size(dim: Dim, which: int) -> int:
         return ranges[dim][which] if isinstance(dim, str) else dim
@@ -32,7 +31,7 @@ def profile_shapes(segment: Segment, spec: EngineSpec) -> dict[str, tuple[tuple[
     }
 
 
-def describe_segment(trt: Any, segment: Segment, spec: EngineSpec) -> dict[str, Any]:
+def describe_segment(trt: Any, segment: Segment, spec: EngineSpec, least_tokens: int = 1) -> dict[str, Any]:
     """A network definition as JSON data, counted on the network itself."""
     network = segment.network
     kinds = Counter(network.get_layer(index).type.name.lower() for index in range(network.num_layers))
@@ -43,7 +42,7 @@ def describe_segment(trt: Any, segment: Segment, spec: EngineSpec) -> dict[str, 
         "collectives_inside": kinds["dist_collective"],
         "inputs": {
             name: {"shape": list(segment.inputs[name].shape), "profile": [list(shape) for shape in shapes]}
-            for name, shapes in profile_shapes(segment, spec).items()
+            for name, shapes in profile_shapes(segment, spec, least_tokens).items()
         },
         "outputs": {name: {"shape": list(value.shape)} for name, value in segment.outputs.items()},
     }

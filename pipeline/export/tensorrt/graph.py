@@ -12,7 +12,14 @@ from torch import Tensor
 
 from pipeline.export.tensorrt.program import Program, Run, Start, Wait
 
-Dim = int | str  # a size, or the name of one that varies: batch, tokens, outputs
+Dim = int | str  # a size, or the name of one that varies: batch, tokens (and its two halves), outputs
+FIRST_TOKENS, SECOND_TOKENS = "first_tokens", "second_tokens"
+
+
+def dimension_sizes(batch: int, tokens: int, outputs: int) -> dict[str, int]:
+    """Every dimension that varies, for one prompt shape."""
+    halves = {FIRST_TOKENS: -(-tokens // 2), SECOND_TOKENS: tokens // 2}
+    return {"batch": batch, "tokens": tokens, "outputs": outputs, **halves}
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,7 @@ class Graph:
         self.segments: list[Segment] = []
         self.program = Program()
         self.collectives = 0
+        self.least_tokens = 1  # shortest prompt that the network can read
         self.kept: list[Tensor] = []  # TensorRT reads weights when it builds: their memory must live until then
         self._counter = 0
 

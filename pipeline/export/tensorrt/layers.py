@@ -1,6 +1,7 @@
 """The layers of a Transformer in TensorRT's operators. Shapes are (B, T, ·): a rank's ways are written one by one."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.config.model import ModelConfig
-from pipeline.export.tensorrt.graph import Graph, Value
+from pipeline.export.tensorrt.graph import FIRST_TOKENS, SECOND_TOKENS, Graph, Value
 from pipeline.export.weights import RankWeights
 from pipeline.models import LocalShape
 
@@ -109,23 +110,35 @@ class Layers:
             out = self._elementwise(out, self.parameter(f"{name}.bias", way, (1, 1, n_out)), "SUM")
         return self.graph.value(out, (*x.shape[:2], n_out))
 
-    def attention(self, x: Value, layer: int, way: int = 0) -> Value:  # (B, T, d) -> (B, T, d)
-        """Causal multi-head attention of one way; heads padded, scores scaled as for the true head size."""
+    def attention(  # (B, T, d) -> (B, T, d)
+        self, x: Value, block: str, way: int = 0, earlier: tuple[Value, Value] | None = None
+    ) -> tuple[Value, tuple[Value, Value]]:
+        """Causal multi-head attention of one way, and its keys and values, each (B, h, T, hp).
+
+        Heads are padded, scores scaled as for the true head size. With the keys and values of an `earlier` chunk, x
+        is what follows it.
+        """
         heads, size, d = self.shape.n_head, self.head_dim, self.config.n_embd
         trt, network = self.graph.trt, self.graph.network
-        qkv = self.linear(x, f"blocks.{layer}.attn.qkv", way, d, 3 * heads * size)
+        qkv = self.linear(x, f"{block}.attn.qkv", way, d, 3 * heads * size)
         q, k, v = (self._head(qkv, index) for index in range(3))  # each (B, h, T, hp)
-        q = self._scaled(q, 1 / math.sqrt(self.config.head_dim), 4)
-        attention = network.add_attention_v2(
-            q, k, v, trt.AttentionNormalizationOp.SOFTMAX, trt.CausalMaskKind.UPPER_LEFT
-        )
+        q = self._scaled(q, 1 / math.sqrt(self.shape.head_dim), 4)
+        kept = tuple(self.graph.value(tensor, (x.shape[0], heads, x.shape[1], size)) for tensor in (k, v))
+        mask = trt.CausalMaskKind.UPPER_LEFT
+        if earlier is not None:
+            k, v = (
+                self._concatenated([self.graph.use(before), now], 2)
+                for before, now in zip(earlier, (k, v), strict=True)
+            )
+            mask = trt.CausalMaskKind.LOWER_RIGHT
+        attention = network.add_attention_v2(q, k, v, trt.AttentionNormalizationOp.SOFTMAX, mask)
         attention.decomposable = True  # where no fused kernel fits, primitive operators do
-        attention.name = f"blocks.{layer}.attn[{way}]"
+        attention.name = f"{block}.attn[{way}]{'' if earlier is None else ' second'}"
         merge = network.add_shuffle(attention.get_output(0))  # (B, h, T, hp) -> (B, T, h·hp)
         merge.first_transpose = trt.Permutation([0, 2, 1, 3])
         merge.reshape_dims = (0, 0, heads * size)
         y = self.graph.value(merge.get_output(0), (*x.shape[:2], heads * size))
-        return self.linear(y, f"blocks.{layer}.attn.out", way, heads * size, d)
+        return self.linear(y, f"{block}.attn.out", way, heads * size, d), (kept[0], kept[1])
 
     def _head(self, qkv: Value, index: int) -> Any:  # (B, T, 3·h·hp) -> (B, h, T, hp)
         """q, k or v, cut out along the last axis and split into heads."""
@@ -140,9 +153,9 @@ class Layers:
         return split.get_output(0)
 
     def _sizes(self, x: Value, last: int) -> Any:
-        """[B, T, last] as a shape tensor, made once a segment."""
+        """[B, T, last] as a shape tensor, made once a segment and kind of T."""
         constants = self.graph.current.constants
-        key = f"sizes {last}"
+        key = f"sizes {x.shape[1]} {last}"
         if key not in constants:
             shape = self.graph.network.add_shape(self.graph.use(x)).get_output(0)
             keep = self._shared("keep two sizes", torch.from_numpy(np.array([1, 1, 0], dtype=np.int64)))
@@ -150,12 +163,44 @@ class Layers:
             constants[key] = self._elementwise(self._elementwise(shape, keep, "PROD"), add, "SUM")
         return constants[key]
 
-    def ffn(self, x: Value, layer: int, way: int = 0) -> Value:  # (B, T, d) -> (B, T, d)
+    def ffn(self, x: Value, block: str, way: int = 0) -> Value:  # (B, T, d) -> (B, T, d)
         d, hidden = self.config.n_embd, self.shape.ffn_dim
-        up = self.linear(x, f"blocks.{layer}.mlp.up", way, d, hidden)
+        up = self.linear(x, f"{block}.mlp.up", way, d, hidden)
         gelu = self.graph.network.add_activation(self.graph.use(up), self.graph.trt.ActivationType.GELU_TANH)
         bent = self.graph.value(gelu.get_output(0), up.shape)
-        return self.linear(bent, f"blocks.{layer}.mlp.down", way, hidden, d)
+        return self.linear(bent, f"{block}.mlp.down", way, hidden, d)
+
+    def halves(self, x: Value) -> tuple[Value, Value]:  # (B, T, d) -> (B, ceil(T / 2), d), (B, floor(T / 2), d)
+        """A prompt's two chunks."""
+        graph, network = self.graph, self.graph.network
+        tensor = graph.use(x)
+        shape = network.add_shape(tensor).get_output(0)
+        one_more, by_two, tokens_only = (
+            self._shared(f"sizes {numbers}", torch.tensor(numbers, dtype=torch.int64))
+            for numbers in ([0, 1, 0], [1, 2, 1], [0, 1, 0])
+        )
+        first = self._elementwise(self._elementwise(shape, one_more, "SUM"), by_two, "FLOOR_DIV")
+        begin = self._elementwise(first, tokens_only, "PROD")  # [0, ceil(T / 2), 0]
+        second = self._elementwise(shape, begin, "SUB")
+        cuts = []
+        for start, sizes, name in ((None, first, FIRST_TOKENS), (begin, second, SECOND_TOKENS)):
+            cut = network.add_slice(tensor, (0, 0, 0), (0, 0, 0), (1, 1, 1))
+            if start is not None:
+                cut.set_input(1, start)
+            cut.set_input(2, sizes)
+            cuts.append(graph.value(cut.get_output(0), (x.shape[0], name, *x.shape[2:])))
+        graph.least_tokens = 2
+        return cuts[0], cuts[1]
+
+    def joined(self, chunks: Sequence[Value]) -> Value:  # each (B, t, d) -> (B, T, d)
+        first = chunks[0]
+        whole = self._concatenated([self.graph.use(chunk) for chunk in chunks], 1)
+        return self.graph.value(whole, (first.shape[0], "tokens", *first.shape[2:]))
+
+    def _concatenated(self, tensors: Sequence[Any], axis: int) -> Any:
+        layer = self.graph.network.add_concatenation(list(tensors))
+        layer.axis = axis
+        return layer.get_output(0)
 
     def chosen(self, x: Value) -> Value:  # (B, T, d) -> (B, n, d)
         """The positions whose logits are wanted: the last one for a first token."""
@@ -164,15 +209,14 @@ class Layers:
         return self.graph.value(layer.get_output(0), (x.shape[0], "outputs", *x.shape[2:]))
 
     def head(self, x: Value) -> Value:  # (B, n, d) -> (B, n, V)
-        """LN_f and the product with the embedding."""
+        """The product with the embedding."""
         config, network = self.config, self.graph.network
-        normed = self.norm(x, "ln_f")
         wte = self.parameter("wte.weight", None, (config.vocab_size, config.n_embd))
         table = network.add_shuffle(wte)
         table.reshape_dims = (1, config.vocab_size, config.n_embd)
         operation = self.graph.trt.MatrixOperation
         product = network.add_matrix_multiply(
-            self.graph.use(normed), operation.NONE, table.get_output(0), operation.TRANSPOSE
+            self.graph.use(x), operation.NONE, table.get_output(0), operation.TRANSPOSE
         )
         product.name = "head"
         return self.graph.value(product.get_output(0), (*x.shape[:2], config.vocab_size))

@@ -1,134 +1,124 @@
-"""How each architecture's layers are wired, with its collectives: the same text for whole and segmented engines.
+"""A model's own forward, run on a network that is being written: the same text for whole and segmented engines.
 
-A layer has an A segment up to the end of attention and a B segment behind it, in every architecture, so that
-what a launch costs is the same on all sides.
+A layer is cut behind its attention, in every architecture, so that what a launch costs is the same on all sides; and
+behind what starts a sum, so that the sum is under way while the next segment runs.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+
+import torch
+from torch import nn
 
 from pipeline.export.tensorrt.graph import Graph, Handle, Value
 from pipeline.export.tensorrt.layers import Layers
+from pipeline.models import Placement, build_model, values
+from pipeline.models.cache import PromptMemory
+from pipeline.models.layers import Attention, FeedForward, WayLayerNorm, WayLinear
+from pipeline.models.values import Stream
+
+Ways = tuple[Value, ...]  # one value a way here, or one that all ways share
 
 
-@dataclass(frozen=True)
-class State:
-    """What a layer hands on: the residual stream of every way here, and sums still on their way."""
-
-    streams: tuple[Value, ...]
-    total: Value | None = None  # Kraken: the local sum of the streams
-    pending: tuple[Handle, ...] = ()
+def write(graph: Graph, layers: Layers, placement: Placement) -> None:
+    """Write one rank's model into `graph`: inputs tokens, positions and wanted, output logits."""
+    model = build_model(layers.config, placement, seed=None, device="meta")
+    values.run(model, NetworkWriter(graph, layers), torch.empty(1, 1, dtype=torch.long, device="meta"))
 
 
-Wire = Callable[[Graph, Layers, State, int], State]
+class NetworkWriter:
+    """Turns each step of a forward into layers of the current segment."""
 
+    def __init__(self, graph: Graph, layers: Layers) -> None:
+        self.graph, self.layers = graph, layers
+        self.place, self.segments, self.sums = "layer0", 0, 0
+        self.cut = True  # the next part begins a segment
+        self.memories: dict[int, tuple[PromptMemory, list[tuple[Value, Value]]]] = {}
 
-def write(graph: Graph, layers: Layers) -> None:
-    """Write the whole model into `graph`: inputs tokens, positions and wanted, output logits."""
-    config = layers.config
-    graph.segment("layer0.a")
-    state = State((layers.embed(),))
-    wire = WIRES[config.architecture]
-    for layer in range(config.n_layer):
+    def embed(self) -> Ways:
+        self._begin()
+        return (self.layers.embed(),)
+
+    def enter(self, layer: int) -> None:
         if layer > 0:
-            graph.segment(f"layer{layer}.a")
-        state = wire(graph, layers, state, layer)
-    graph.segment("head.a")
-    if config.architecture == "kraken":
-        parts = [
-            layers.linear(layers.chosen(x), "concat.project", way, config.n_embd, config.n_embd)
-            for way, x in enumerate(state.streams)
+            self._place(f"layer{layer}")
+
+    def part(self, name: str, module: nn.Module, x: "Stream[Ways, Handle]", memory: PromptMemory | None) -> Ways:
+        read = self._read(x)
+        layers, block = self.layers, name.rsplit(".", 1)[0]
+        if isinstance(module, WayLayerNorm):
+            return tuple(layers.norm(value, name, way) for way, value in enumerate(_spread(read, len(module.weight))))
+        if isinstance(module, WayLinear):
+            ways, n_in, n_out = module.weight.shape
+            return tuple(layers.linear(value, name, way, n_in, n_out) for way, value in enumerate(_spread(read, ways)))
+        if isinstance(module, FeedForward):
+            ways = len(module.up.weight)
+            return tuple(layers.ffn(value, block, way) for way, value in enumerate(_spread(read, ways)))
+        assert isinstance(module, Attention)
+        spread = _spread(read, len(module.qkv.weight))
+        earlier = None if memory is None else self.memories.get(id(memory), (memory, None))[1]
+        found = [
+            layers.attention(value, block, way, None if earlier is None else earlier[way])
+            for way, value in enumerate(spread)
         ]
-        partial = graph.start(layers.add(*parts), "concat")  # one row a wanted position, not T
-        graph.segment("head.b")
-        x = graph.wait(partial)
-    else:
-        x = layers.chosen(_settled(graph, layers, state))
-    graph.output(layers.head(x), "logits")
+        if memory is not None:
+            self.memories[id(memory)] = (memory, [kept for _, kept in found])
+        self.cut = True
+        return tuple(out for out, _ in found)
+
+    def add(self, terms: Sequence[tuple[Ways, float]]) -> Ways:
+        ways = max(len(value) for value, _ in terms)
+        scaled = [_spread(self._scaled(value, factor), ways) for value, factor in terms]
+        return tuple(self.layers.add(*way) for way in zip(*scaled, strict=True))
+
+    def _scaled(self, value: Ways, factor: float) -> Ways:
+        return value if factor == 1 else tuple(self.layers.scaled(way, factor) for way in value)
+
+    def sum_of_ways(self, x: Ways) -> Ways:
+        return (self.layers.add(*x),)
+
+    def start(self, x: Ways) -> Handle:
+        self.sums += 1
+        self.cut = True
+        return self.graph.start(x[0], f"{self.place}.sum{self.sums}")
+
+    def wait(self, handle: Handle) -> Ways:
+        if self.cut and handle.partial.segment == len(self.graph.segments) - 1:
+            self._begin()  # a sum started here arrives in the next segment at the earliest
+        return (self.graph.wait(handle),)
+
+    def last(self, x: "Stream[Ways, Handle]") -> Ways:
+        if not x.is_pending:
+            x.made()  # the last layer's work, not the head's
+        self._place("head")
+        return tuple(self.layers.chosen(value) for value in self._read(x))
+
+    def split(self, x: Ways) -> list[Ways]:
+        halves = [self.layers.halves(value) for value in x]
+        return [tuple(pair[half] for pair in halves) for half in range(2)]
+
+    def join(self, chunks: Sequence[Ways]) -> Ways:
+        return tuple(self.layers.joined(parts) for parts in zip(*chunks, strict=True))
+
+    def head(self, x: "Stream[Ways, Handle]") -> None:
+        self.graph.output(self.layers.head(x.made()[0]), "logits")
+
+    def _read(self, x: "Stream[Ways, Handle]") -> Ways:
+        """A stream's values in the segment that reads them: what waits for a sum is computed there, else before."""
+        if not x.is_pending:
+            x.made()
+        if self.cut:
+            self._begin()
+        return x.made()
+
+    def _place(self, name: str) -> None:
+        self.place, self.segments, self.sums, self.cut = name, 0, 0, True
+
+    def _begin(self) -> None:
+        self.graph.segment(f"{self.place}.{'abcdefgh'[self.segments]}")
+        self.segments += 1
+        self.cut = False
 
 
-def _settled(graph: Graph, layers: Layers, state: State) -> Value:
-    """The only residual with everything pending added; Desync's pending sum is the residual itself."""
-    x = state.streams[0] if state.streams else graph.wait(state.pending[0])
-    for handle in state.pending if state.streams else ():
-        x = layers.add(x, graph.wait(handle))
-    return x
-
-
-def standard(graph: Graph, layers: Layers, state: State, layer: int) -> State:
-    """x + A(LN1 x), then + F(LN2 ·): two blocking sums."""
-    name = f"blocks.{layer}"
-    x = _settled(graph, layers, state)
-    attention = graph.start(layers.attention(layers.norm(x, f"{name}.ln_1"), layer), f"layer{layer}.attention")
-    graph.segment(f"layer{layer}.b")
-    x = layers.add(x, graph.wait(attention))
-    ffn = graph.start(layers.ffn(layers.norm(x, f"{name}.ln_2"), layer), f"layer{layer}.ffn")
-    return State((x,), pending=(ffn,))
-
-
-def parallel(graph: Graph, layers: Layers, state: State, layer: int) -> State:
-    """x + A(LN x) + F(LN x): one blocking sum."""
-    x = _settled(graph, layers, state)
-    normed = layers.norm(x, f"blocks.{layer}.ln_1")
-    attended = layers.attention(normed, layer)
-    graph.segment(f"layer{layer}.b")
-    both = graph.start(layers.add(attended, layers.ffn(normed, layer)), f"layer{layer}.both")
-    return State((x,), pending=(both,))
-
-
-def kraken(graph: Graph, layers: Layers, state: State, layer: int) -> State:
-    """The sum of the ways starts before attention and is waited for behind it; it enters LN2 and the FFN only."""
-    name, ways = f"blocks.{layer}", range(layers.shape.n_ways)
-    streams = state.streams if layer > 0 else state.streams * layers.shape.n_ways
-    summed = graph.start(state.total, f"layer{layer}.ways") if state.total is not None else None
-    attended = [layers.attention(layers.norm(streams[w], f"{name}.ln_1", w), layer, w) for w in ways]
-    residuals = [layers.add(streams[w], attended[w]) for w in ways]  # a
-    graph.segment(f"layer{layer}.b")
-    if summed is None:
-        mixed = residuals
-    else:
-        others = graph.wait(summed)
-        mixed = [layers.add(attended[w], others) for w in ways]  # u = a + the other ways = MHA + sum
-    out = tuple(layers.add(residuals[w], layers.ffn(layers.norm(mixed[w], f"{name}.ln_2", w), layer, w)) for w in ways)
-    last = layer == layers.config.n_layer - 1
-    return State(out, total=None if last else layers.add(*out))
-
-
-def ladder(graph: Graph, layers: Layers, state: State, layer: int) -> State:
-    """Each module reads the residual without the module just before it: every sum has a module to hide under."""
-    name = f"blocks.{layer}"
-    x = state.streams[0]
-    if state.pending:
-        x = layers.add(x, graph.wait(state.pending[0]))
-    attention = graph.start(layers.attention(layers.norm(x, f"{name}.ln_1"), layer), f"layer{layer}.attention")
-    graph.segment(f"layer{layer}.b")
-    if state.pending:
-        x = layers.add(x, graph.wait(state.pending[1]))
-    ffn = graph.start(layers.ffn(layers.norm(x, f"{name}.ln_2"), layer), f"layer{layer}.ffn")
-    return replace(state, streams=(x,), pending=(attention, ffn))
-
-
-def desync(graph: Graph, layers: Layers, state: State, layer: int) -> State:
-    """The attention's sum is dropped; x = sum over ways of F(LN2 y) + y / N."""
-    name, ways = f"blocks.{layer}", range(layers.shape.n_ways)
-    x = _settled(graph, layers, state)
-    streams = [layers.add(x, layers.attention(layers.norm(x, f"{name}.ln_1", w), layer, w)) for w in ways]  # y
-    graph.segment(f"layer{layer}.b")
-    parts = [
-        part
-        for w in ways
-        for part in (
-            layers.ffn(layers.norm(streams[w], f"{name}.ln_2", w), layer, w),
-            layers.scaled(streams[w], 1 / layers.config.n_ways),
-        )
-    ]
-    return State((), pending=(graph.start(layers.add(*parts), f"layer{layer}.ffn"),))
-
-
-WIRES: dict[str, Wire] = {
-    "standard": standard,
-    "parallel": parallel,
-    "kraken": kraken,
-    "ladder": ladder,
-    "desync": desync,
-}
+def _spread(value: Ways, ways: int) -> Ways:
+    """A value a way; all ways read the one that they share."""
+    return value * ways if len(value) == 1 else value

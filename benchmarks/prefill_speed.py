@@ -37,7 +37,7 @@ def theirs() -> GPT2LMHeadModel:
 def parts_alone(engine: TorchEngine, context: int) -> Callable[[], None]:
     """The forward's matrix products and attention calls, with its own weights and shapes, and nothing between them."""
     config, model = engine.model.config, engine.model
-    d, heads, width = config.n_embd, config.n_head, config.head_dim
+    d, heads, width = config.n_embd, config.n_head, config.n_embd // config.n_head
     x, hidden = torch.randn(context, d), torch.randn(context, 4 * d)  # (T, d), (T, 4d)
 
     def product(linear: torch.nn.Module, rows: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ BUDGET_KEYS = ("budget", "n_layer", "n_ways", "heads_per_way", "head_multiple", 
 def describe(model: ModelConfig) -> dict[str, object]:
     """Everything that follows from the shape alone; all values are exact, none is measured."""
     from pipeline.models import count
+    from pipeline.models.placement import head_dim
 
     counted = count.collectives(model)
     return {
@@ -38,7 +39,7 @@ def describe(model: ModelConfig) -> dict[str, object]:
         "n_layer": model.n_layer,
         "n_ways": model.n_ways,
         "n_embd": model.n_embd,
-        "head_dim": model.head_dim,
+        "head_dim": head_dim(model),
         "forward_flops_per_token": count.forward_flops_per_token(model),
         "training_flops_per_token": count.training_flops_per_token(model),
         "kv_bytes_per_token_float16": count.kv_bytes_per_token(model),

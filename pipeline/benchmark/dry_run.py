@@ -52,7 +52,7 @@ def _size(benchmark: BenchmarkConfig, models: Models, tp_size: int, device: str)
     lines = [
         f"{models.size}, TP {tp_size}, {models.n_layer} layers: {memory(False):.1f} GB a rank with all architectures "
         f"side by side, {memory(True):.1f} GB where they share the memory of their random weights; "
-        f"{len(variants(list(models.by_architecture)))} forwards a round"
+        f"{len(variants(models.by_architecture))} forwards a round"
     ]
     for name, model in models.by_architecture.items():
         placement = Placement(0, tp_size)
@@ -60,7 +60,7 @@ def _size(benchmark: BenchmarkConfig, models: Models, tp_size: int, device: str)
         weights = count.parameters(model, placement) * count.BYTES[benchmark.dtype]
         counted = count.collectives(model)
         lines.append(
-            f"  {name:9} d {model.n_embd:>5}  heads a rank {shape.n_ways * shape.n_head:>3} × {shape.head_dim:<3}  "
+            f"  {name:14} d {model.n_embd:>5}  heads a rank {shape.n_ways * shape.n_head:>3} × {shape.head_dim:<3}  "
             f"weights {weights / 1e9:6.2f} GB a rank  all-reduces {counted.total:>3}, blocking {counted.blocking:>3}"
         )
         lines += [f"            {_prompt(benchmark, models, name, cell)}" for cell in cells(benchmark)]

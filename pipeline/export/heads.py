@@ -8,22 +8,24 @@ from pipeline.config.model import ModelConfig
 from pipeline.errors import ConfigError
 from pipeline.models.cache import LayerCache, PromptMemory
 from pipeline.models.layers import Attention
+from pipeline.models.placement import head_dim
 
 SUPPORTED = (16, 32, 40, 48, 64, 72, 80, 96, 104, 128, 160, 192, 256)  # fused context attention, TensorRT-LLM 0.12-1.2
 
 
 def engine_head_dim(config: ModelConfig, padding: bool) -> int:
     """The head size an engine computes with; raises ConfigError where no fused kernel has it."""
-    found = next((size for size in SUPPORTED if size >= config.head_dim), None)
+    true_size = head_dim(config)
+    found = next((size for size in SUPPORTED if size >= true_size), None)
     sizes = ", ".join(map(str, SUPPORTED))
     if found is None:
         raise ConfigError(
-            f"model={config.name}: heads {config.head_dim} wide: fused attention kernels go up to {SUPPORTED[-1]}; "
+            f"model={config.name}: heads {true_size} wide: fused attention kernels go up to {SUPPORTED[-1]}; "
             "more heads would be right"
         )
-    if found != config.head_dim and not padding:
+    if found != true_size and not padding:
         raise ConfigError(
-            f"engine.head_padding=false: no fused attention kernel has heads {config.head_dim} wide, as "
+            f"engine.head_padding=false: no fused attention kernel has heads {true_size} wide, as "
             f"{config.name} has; they have {sizes}. engine.head_padding=true pads to {found}"
         )
     return found

@@ -10,6 +10,7 @@ from pipeline.config.model import ModelConfig
 from pipeline.errors import CheckpointError
 from pipeline.export.heads import engine_head_dim
 from pipeline.models import Placement, local_shape
+from pipeline.models.placement import head_dim
 
 FILE = "spec.json"
 UNPADDED = ("huggingface", "torch")  # engines that take heads of any size
@@ -40,7 +41,7 @@ class EngineSpec:
             engine=engine.name,
             tp_size=engine.tp_size,
             dtype=engine.dtype,
-            head_dim=engine_head_dim(model, engine.head_padding) if fused else model.head_dim,
+            head_dim=engine_head_dim(model, engine.head_padding) if fused else head_dim(model),
             mode=engine.mode,
             max_batch_size=engine.max_batch_size,
             max_input_len=min(engine.max_input_len, model.block_size),

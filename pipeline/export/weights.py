@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from pipeline import files
-from pipeline.config.model import ARCHITECTURES_WITH_WAYS, ModelConfig
+from pipeline.config.model import ModelConfig
 from pipeline.errors import CheckpointError
 from pipeline.export.heads import pad_heads
 from pipeline.export.tensor_file import StoredTensor, TensorFile
 from pipeline.models import Placement, build_model, local_shape
 from pipeline.models.checkpoint import WEIGHTS, read_config
+from pipeline.models.placement import has_ways, weights_identity
 from pipeline.models.shard import REPLICATED, shard
 from pipeline.provenance import fingerprint
 
@@ -86,7 +87,7 @@ class RandomRank:
         return tuple(self.read(name).shape)
 
     def read(self, name: str) -> Tensor:
-        return pad_heads(name, self.parameters[name], self.shape.n_head, self.config.head_dim, self.head_dim)
+        return pad_heads(name, self.parameters[name], self.shape.n_head, self.shape.head_dim, self.head_dim)
 
     def blocks(self, name: str) -> Iterator[Tensor]:
         yield self.read(name)
@@ -98,8 +99,8 @@ class TrainedSource:
     kind = "trained"
 
     def __init__(self, folder: Path, config: ModelConfig) -> None:
-        found = read_config(folder).identity()
-        wanted = config.identity()
+        found = weights_identity(read_config(folder))
+        wanted = weights_identity(config)
         if found != wanted:
             differing = [f"{key}={found[key]} (wanted {wanted[key]})" for key in wanted if found[key] != wanted[key]]
             raise CheckpointError(f"{folder} holds another model than {config.name}: {', '.join(differing)}")
@@ -144,7 +145,7 @@ class TrainedRank:
         return list(self.shapes)
 
     def shape_of(self, name: str) -> tuple[int, ...]:
-        padded = pad_heads(name, self.shapes[name], self.shape.n_head, self.config.head_dim, self.head_dim)
+        padded = pad_heads(name, self.shapes[name], self.shape.n_head, self.shape.head_dim, self.head_dim)
         return tuple(padded.shape)
 
     def read(self, name: str) -> Tensor:
@@ -162,9 +163,9 @@ class TrainedRank:
 
     def _part(self, name: str, entry: StoredTensor) -> Tensor:
         # Megatron's parts are cut from a whole matrix, read once; ways and tables are read by their own bytes
-        apart = self.config.architecture in ARCHITECTURES_WITH_WAYS or name in REPLICATED
+        apart = has_ways(self.config) or name in REPLICATED
         part = shard(name, entry if apart else entry[:], entry.shape, self.config, self.placement)
-        return pad_heads(name, part, self.shape.n_head, self.config.head_dim, self.head_dim).to(self.dtype)
+        return pad_heads(name, part, self.shape.n_head, self.shape.head_dim, self.head_dim).to(self.dtype)
 
 
 def source_of(config: ModelConfig, weights: str, folder: Path) -> WeightSource:

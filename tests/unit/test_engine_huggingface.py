@@ -1,5 +1,9 @@
 """Folders for transformers: loaded by transformers' own code, with the logits of the pipeline's model."""
 
+import ast
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -8,7 +12,7 @@ from pipeline.data.tokenizer import Tokenizer
 from pipeline.errors import ConfigError
 from pipeline.export.huggingface import export as huggingface
 from pipeline.export.weights import TrainedSource
-from tests.unit.engine_models import NAMES, config_of, lively, save, spec_of, tokens
+from tests.unit.engine_models import config_of, lively, save, spec_of, tokens
 
 
 def export(tmp_path, model):
@@ -28,7 +32,28 @@ def test_standard_is_a_plain_gpt2(tmp_path, bias):
         assert (theirs(tokens()).logits - model(tokens())).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("architecture", [name for name in NAMES if name != "standard"])
+def test_the_split_schedule_is_the_same_gpt2(tmp_path):
+    model = lively(config_of("standard_split"))
+    theirs = AutoModelForCausalLM.from_pretrained(export(tmp_path, model))
+    with torch.no_grad():
+        assert (theirs(tokens()).logits - model(tokens())).abs().max() < 1e-4
+
+
+def test_an_architecture_without_a_forward_there_is_refused_by_name():
+    spec = spec_of(config_of("standard"), 1, "huggingface")
+    unknown = replace(spec, model=spec.model.model_copy(update={"architecture": "toy"}))
+    with pytest.raises(ConfigError, match=r"architecture=toy: engine=huggingface exports standard, .*desync"):
+        huggingface.HuggingFaceMaker(unknown)
+
+
+def test_what_is_declared_is_what_the_modeling_file_has():
+    source = Path(huggingface.__file__).with_name("modeling.py").read_text()
+    (model,) = (n for n in ast.parse(source).body if getattr(n, "name", "") == "KrakenForCausalLM")
+    forwards = {n.name[1:] for n in model.body if isinstance(n, ast.FunctionDef) and n.name.startswith("_")}
+    assert forwards - {"init_weights", "layers", "_init__"} == set(huggingface.OWN_CODE)
+
+
+@pytest.mark.parametrize("architecture", huggingface.OWN_CODE)
 def test_others_bring_their_code(tmp_path, architecture):
     model = lively(config_of(architecture))
     folder = export(tmp_path, model)

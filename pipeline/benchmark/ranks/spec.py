@@ -1,10 +1,13 @@
 """What a rank is told when it starts, and the variants of a model that are timed."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from pipeline import files
+from pipeline.config.model import ModelConfig
+from pipeline.models import count
 
 Mode = Literal["overlapped", "blocking", "skipped"]
 HEARTBEAT_S = 1.0
@@ -46,11 +49,12 @@ class Variant:
         return f"{self.architecture}/{self.mode}"
 
 
-def variants(architectures: list[str]) -> list[Variant]:
+def variants(models: Mapping[str, ModelConfig]) -> list[Variant]:
     """Everything that a round times: as built, without collectives, and without overlap where there is any."""
     found = []
-    for architecture in architectures:
+    for architecture, model in models.items():
         found += [Variant(architecture, "overlapped"), Variant(architecture, "skipped")]
-        if architecture in ("kraken", "ladder"):
+        counted = count.collectives(model)
+        if counted.blocking < counted.total:
             found.append(Variant(architecture, "blocking"))
     return found

@@ -92,7 +92,8 @@ class RankWorker:
         Samples are milliseconds, the maximum over ranks: all ranks return the same ones.
         """
         tokens = self._tokens(context, batch_size)
-        by_key = {variant.key: variant for variant in variants(list(self.engines))}
+        configs = {name: engine.model.config for name, engine in self.engines.items()}
+        by_key = {variant.key: variant for variant in variants(configs)}
 
         def agree(values: list[float]) -> list[float]:
             shared = torch.tensor(values, dtype=torch.float64)

@@ -16,8 +16,11 @@ from pipeline.export.heads import torch_dtype
 from pipeline.export.spec import EngineSpec
 from pipeline.export.tensor_file import write_tensors
 from pipeline.export.weights import RankWeights, TrainedSource, WeightSource
-from pipeline.models import WHOLE
+from pipeline.models import WHOLE, local_shape
+from pipeline.models.placement import head_dim
 
+AS_GPT2 = ("standard", "standard_split")  # the same weights and logits: transformers' own GPT-2
+OWN_CODE = ("kraken", "parallel", "ladder", "desync", "parallel_track")  # what modeling.py has a forward for
 MODELING = "modeling_kraken.py"
 TOKENIZER = "tokenizer.json"
 END_OF_TEXT = "<|endoftext|>"
@@ -33,15 +36,20 @@ Shape = tuple[int, ...]
 
 
 class HuggingFaceMaker:
-    """Exports the whole model, unpadded; raises ConfigError for more than one rank."""
+    """Exports the whole model, unpadded; raises ConfigError for several ranks or an architecture not covered."""
 
     module = "transformers"
     target: str | None = None
-    status = "verified here: transformers loads it and gives the same logits"
+    status = "tested on small models of this architecture: transformers loads the folder and gives the same logits"
 
     def __init__(self, spec: EngineSpec) -> None:
         if spec.tp_size != 1:
             raise ConfigError(f"engine.tp_size={spec.tp_size}: engine=huggingface holds a whole model, so 1")
+        if spec.model.architecture not in (*AS_GPT2, *OWN_CODE):
+            raise ConfigError(
+                f"model.architecture={spec.model.architecture}: engine=huggingface exports "
+                f"{', '.join((*AS_GPT2, *OWN_CODE))}; others need a forward in pipeline/export/huggingface/modeling.py"
+            )
         self.spec = spec
         self.version = metadata.version("transformers")
 
@@ -53,7 +61,7 @@ class HuggingFaceMaker:
 def export(spec: EngineSpec, source: WeightSource, folder: Path) -> None:
     """Write config.json, model.safetensors, the tokenizer where there is one, and the code where it is needed."""
     model, dtype = spec.model, torch_dtype(spec.dtype)
-    weights = source.rank(WHOLE, model.head_dim, dtype)
+    weights = source.rank(WHOLE, head_dim(model), dtype)
     end = None
     if isinstance(source, TrainedSource) and (source.folder / TOKENIZER).is_file():
         end = _copy_tokenizer(source.folder / TOKENIZER, folder, model.block_size)
@@ -65,7 +73,7 @@ def export(spec: EngineSpec, source: WeightSource, folder: Path) -> None:
         "use_cache": False,
     }
     tensors: GPT2Tensors | OwnTensors
-    if model.architecture == "standard":
+    if model.architecture in AS_GPT2:
         tensors = GPT2Tensors(spec, weights, dtype)
         body |= gpt2_config(spec)
     else:
@@ -87,7 +95,7 @@ def gpt2_config(spec: EngineSpec) -> dict[str, Any]:
         "n_embd": model.n_embd,
         "n_layer": model.n_layer,
         "n_head": model.n_head,
-        "n_inner": model.ffn_dim,
+        "n_inner": model.ffn_expansion * model.n_embd,
         "activation_function": "gelu_new",
         "layer_norm_epsilon": model.layer_norm_eps,
         "resid_pdrop": 0.0,
@@ -99,7 +107,7 @@ def gpt2_config(spec: EngineSpec) -> dict[str, Any]:
 
 def own_config(spec: EngineSpec) -> dict[str, Any]:
     """The configuration of the modeling file in the folder."""
-    model = spec.model
+    model, shape = spec.model, local_shape(spec.model)
     stem = Path(MODELING).stem
     return {
         "architectures": ["KrakenForCausalLM"],
@@ -115,8 +123,9 @@ def own_config(spec: EngineSpec) -> dict[str, Any]:
         "n_layer": model.n_layer,
         "n_head": model.n_head,
         "n_ways": model.n_ways,
-        "head_dim": model.head_dim,
-        "ffn_dim": model.ffn_dim // (model.n_ways if model.architecture == "desync" else 1),
+        "track_depth": model.track_depth,
+        "head_dim": shape.head_dim,
+        "ffn_dim": shape.ffn_dim,
         "bias": model.bias,
         "layer_norm_eps": model.layer_norm_eps,
     }
@@ -127,7 +136,7 @@ class GPT2Tensors:
 
     def __init__(self, spec: EngineSpec, weights: RankWeights, dtype: torch.dtype) -> None:
         model = spec.model
-        d, wide = model.n_embd, model.ffn_dim
+        d, wide = model.n_embd, model.ffn_expansion * model.n_embd
         sizes = {"attn.qkv": (d, 3 * d), "attn.out": (d, d), "mlp.up": (d, wide), "mlp.down": (wide, d)}
         self.weights, self.dtype = weights, dtype
         self.sources = {

@@ -1,4 +1,4 @@
-"""Kraken, Desync, Ladder and parallel attention+FFN models for transformers: one file, one process, no cache.
+"""Kraken and its neighbours for transformers: one file, one process, no cache.
 
     AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
 
@@ -15,7 +15,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 
 class KrakenConfig(PreTrainedConfig):  # type: ignore[misc]  # transformers is untyped here
-    """Shape of a model; `architecture` is kraken, desync, ladder or parallel."""
+    """Shape of a model; `architecture` names one of the forwards below."""
 
     model_type = "kraken_pipeline"
 
@@ -28,6 +28,7 @@ class KrakenConfig(PreTrainedConfig):  # type: ignore[misc]  # transformers is u
         n_layer: int = 12,
         n_head: int = 12,
         n_ways: int = 4,
+        track_depth: int = 1,
         head_dim: int = 168,
         ffn_dim: int = 1008,
         bias: bool = False,
@@ -41,6 +42,7 @@ class KrakenConfig(PreTrainedConfig):  # type: ignore[misc]  # transformers is u
         self.n_layer = self.num_hidden_layers = n_layer
         self.n_head = self.num_attention_heads = n_head
         self.n_ways = n_ways
+        self.track_depth = track_depth
         self.head_dim = head_dim
         self.ffn_dim = ffn_dim
         self.bias = bias
@@ -212,6 +214,14 @@ class KrakenForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         for block in self._layers():
             y = x + block.attn(block.ln_1(x), seen)  # (W, B, T, d)
             x = (block.mlp(block.ln_2(y)) + y / self.config.n_ways).sum(0, keepdim=True)
+        return x
+
+    def _parallel_track(self, x: Tensor, seen: Tensor) -> Tensor:
+        for index, block in enumerate(self._layers(), 1):
+            x = x + block.attn(block.ln_1(x), seen)  # (W, B, T, d)
+            x = x + block.mlp(block.ln_2(x))
+            if index % self.config.track_depth == 0 or index == self.config.n_layer:
+                x = x.mean(0, keepdim=True)
         return x
 
     def prepare_inputs_for_generation(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline import files
-from pipeline.config.model import ARCHITECTURES_WITH_WAYS, ModelConfig
+from pipeline.config.model import ModelConfig
 from pipeline.errors import CheckpointError
 from pipeline.export.heads import PaddedAttention, torch_dtype
 from pipeline.export.spec import FILE as SPEC
@@ -18,6 +18,7 @@ from pipeline.export.tensor_file import BLOCK_BYTES, TensorFile, write_tensors
 from pipeline.export.tensorrt_llm.layout import RankTensors, entries
 from pipeline.export.weights import WeightSource
 from pipeline.models import Placement, Transformer, build_model
+from pipeline.models.placement import has_ways, head_dim
 from pipeline.models.shard import REPLICATED, ROW_PARALLEL_BIASES
 
 FORMAT = "1.2.1"  # the last release that builds engines; the layout is the same since 0.12
@@ -36,7 +37,7 @@ class CheckpointMaker:
 
     def write(self, source: WeightSource, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
         export(self.spec, source, folder, say)
-        return {"class": class_name(self.spec.model)}
+        return {"class_name": class_name(self.spec.model)}
 
 
 def class_name(model: ModelConfig) -> str:
@@ -77,14 +78,14 @@ def config_body(spec: EngineSpec) -> dict[str, Any]:
         "num_attention_heads": model.n_head,  # over all ways: the runtime divides them by tp_size
         "num_key_value_heads": model.n_head,
         "head_size": spec.head_dim,
-        "intermediate_size": model.ffn_dim,
+        "intermediate_size": model.ffn_expansion * model.n_embd,
         "hidden_act": "gelu_new",  # the tanh approximation
         "norm_epsilon": model.layer_norm_eps,
         "position_embedding_type": "learned_absolute",
         "use_parallel_embedding": False,
         "embedding_sharding_dim": 0,
         "bias": model.bias,
-        "q_scaling": math.sqrt(model.head_dim / spec.head_dim),  # scores are divided by q_scaling · √head_size
+        "q_scaling": math.sqrt(head_dim(model) / spec.head_dim),  # scores are divided by q_scaling · √head_size
         "apply_query_key_layer_scaling": False,
         "gpt_variant": "gpt2",
         "n_ways": model.n_ways,
@@ -100,7 +101,7 @@ def load_rank(folder: Path, rank: int, dtype: torch.dtype = torch.float32) -> Tr
         raise CheckpointError(f"{folder} holds ranks 0 to {spec.tp_size - 1}, not {rank}")
     placement = spec.placement(rank)
     model = build_model(spec.model, placement, seed=None, dtype=dtype)
-    if spec.head_dim != spec.model.head_dim:
+    if spec.head_dim != head_dim(spec.model):
         _pad(model, spec, dtype)
     parameters = dict(model.named_parameters())
     wanted = entries(spec, rank, parameters)
@@ -133,7 +134,7 @@ def _pad(model: Transformer, spec: EngineSpec, dtype: torch.dtype) -> None:
     shape, config = model.shape, spec.model
     for block in model.blocks:
         block.attn = PaddedAttention(
-            shape.n_ways, shape.n_head, config.head_dim, spec.head_dim, config.n_embd, config.bias
+            shape.n_ways, shape.n_head, shape.head_dim, spec.head_dim, config.n_embd, config.bias
         ).to(dtype)
 
 
@@ -152,12 +153,12 @@ def working_bytes(spec: EngineSpec) -> int:
     """
     whole = dict(build_model(spec.model, seed=None, device="meta").named_parameters())
     local = dict(build_model(spec.model, spec.placement(0), seed=None, device="meta").named_parameters())
-    widened = spec.head_dim / spec.model.head_dim
-    has_ways = spec.model.architecture in ARCHITECTURES_WITH_WAYS
+    widened = spec.head_dim / head_dim(spec.model)
+    apart = has_ways(spec.model)  # ways are read slice by slice, Megatron's parts cut from wholes
     most = 3 * BLOCK_BYTES
     for name, parameter in local.items():
         if name in REPLICATED:
             continue
-        read = parameter if has_ways else whole[name]  # ways are read slice by slice, Megatron's parts cut from wholes
+        read = parameter if apart else whole[name]
         most = max(most, 4 * (read.numel() + int(4 * widened * parameter.numel())))
     return most

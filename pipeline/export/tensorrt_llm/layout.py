@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.config.model import ARCHITECTURES_WITH_WAYS
+from pipeline.errors import ConfigError
 from pipeline.export.spec import EngineSpec
 from pipeline.export.weights import WeightSource
 from pipeline.models import local_shape
+from pipeline.models.placement import has_ways
 from pipeline.models.shard import ROW_PARALLEL_BIASES
 
 PARTS = {
@@ -25,6 +26,7 @@ PARTS = {
     "mlp.up": "mlp.fc",
     "mlp.down": "mlp.proj",
 }
+BIASES_AFTER_THE_SUM = ("standard",)  # what TensorRT-LLM's own GPT does
 EMBEDDING = "transformer.vocab_embedding.weight"
 HEAD = "lm_head.weight"
 Shape = tuple[int, ...]
@@ -40,7 +42,7 @@ class Entry:
 
 
 def entries(spec: EngineSpec, rank: int, names: Iterable[str]) -> dict[str, Entry]:
-    """Every tensor of a rank's file, in order."""
+    """Every tensor of a rank's file, in order; raises ConfigError for an architecture with modules of its own."""
     model, known = spec.model, set(names)
     shape = local_shape(model, spec.placement(rank))
     d, heads, hidden = model.n_embd, shape.n_head * spec.head_dim, shape.ffn_dim
@@ -68,17 +70,22 @@ def entries(spec: EngineSpec, rank: int, names: Iterable[str]) -> dict[str, Entr
                 found[f"{prefix}.{theirs}.weight"] = Entry(sizes[ours], f"{name}.weight", way)
                 if f"{name}.bias" in known:
                     found[f"{prefix}.{theirs}.bias"] = Entry(sizes[ours][:1], f"{name}.bias", way)
-    if model.architecture == "kraken":
+    if "concat.project.weight" in known:
         found["transformer.concat.weight"] = Entry((d, shape.n_ways * d), "concat.project.weight")
     norm("transformer.ln_f", "ln_f")
     found[HEAD] = Entry((padded_vocab(spec) // spec.tp_size, d), "wte.weight")
+    left_out = sorted(known - {entry.source for entry in found.values()})
+    if left_out:
+        raise ConfigError(
+            f"model.architecture={model.architecture}: TensorRT-LLM's layout has no place for "
+            f"{', '.join(left_out[:4])}; engine=tensorrt needs none"
+        )
     return found
 
 
 def layer_prefix(spec: EngineSpec, layer: int, way: int) -> str:
     """The name of one way of one layer."""
-    has_ways = spec.model.architecture in ARCHITECTURES_WITH_WAYS
-    return f"transformer.layers.{layer}" + (f".ways.{way}" if has_ways else "")
+    return f"transformer.layers.{layer}" + (f".ways.{way}" if has_ways(spec.model) else "")
 
 
 def padded_vocab(spec: EngineSpec) -> int:
@@ -94,7 +101,7 @@ class RankTensors:
         self.weights = source.rank(spec.placement(rank), spec.head_dim, dtype)
         # rank 0 holds row-parallel biases, the others zeros; TensorRT-LLM adds them after the sum, on every rank
         # (of the parallel model too, whose one sum comes behind both branches, so there rank 0 adds them)
-        needs_biases = rank > 0 and spec.model.bias and spec.model.architecture != "parallel"
+        needs_biases = rank > 0 and spec.model.bias and spec.model.architecture in BIASES_AFTER_THE_SUM
         self.biases = source.rank(spec.placement(0), spec.head_dim, dtype) if needs_biases else self.weights
         self.entries = entries(spec, rank, self.weights.names())
 

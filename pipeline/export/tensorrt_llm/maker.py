@@ -60,7 +60,7 @@ class TensorRTLLMMaker:
         if found.engines != expected:
             raise RunError(f"trtllm-build ended well but wrote {found.engines}, not {expected}")
         return {
-            "command": command,
+            "command_line": command,
             "environment": self.environment.kind,
             "environment_versions": {"python": found.python, "tensorrt": found.tensorrt},
             "gpus": found.gpus,

@@ -103,22 +103,3 @@ class KeyValueCache:
             room[:, :, : layer.length] = stored[:, :, : layer.length][index]
             pair.append(room)
         return LayerCache(pair[0], pair[1], layer.length)
-
-    def repeat(self, times: int, capacity: int | None = None) -> "KeyValueCache":
-        """A copy in which each sequence stands `times` times in a row, with room for `capacity` tokens."""
-        copy = object.__new__(KeyValueCache)
-        copy.capacity = capacity or self.capacity
-        copy.n_ways = self.n_ways
-        copy.layers = [self._repeat_layer(layer, times, copy.capacity) for layer in self.layers]
-        return copy
-
-    @staticmethod
-    def _repeat_layer(layer: LayerCache, times: int, capacity: int) -> LayerCache:
-        # way-major rows: repeating each row in place keeps (W, B·times) order
-        pair = []
-        for stored in (layer.keys, layer.values):
-            rows, heads, _, head_dim = stored.shape
-            room = stored.new_empty(rows * times, heads, capacity, head_dim)
-            room[:, :, : layer.length] = stored[:, :, : layer.length].repeat_interleave(times, dim=0)
-            pair.append(room)
-        return LayerCache(pair[0], pair[1], layer.length)

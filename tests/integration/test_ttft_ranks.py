@@ -14,7 +14,7 @@ from pipeline.benchmark.ranks.launcher import RankGroup
 from pipeline.benchmark.ranks.links import make_links
 from pipeline.benchmark.ranks.spec import RankSpec
 from pipeline.errors import RunError
-from pipeline.models import build_model
+from pipeline.models import architectures, build_model
 from pipeline.models.checkpoint import save_model
 from tests.unit.test_models import config, perturbed
 
@@ -49,10 +49,9 @@ def spec(tp_size: int, folder, **changes) -> RankSpec:
 
 
 def cases():
-    return {
-        a: config(a, 4 if a in ("kraken", "desync") else 1)
-        for a in ("standard", "parallel", "kraken", "ladder", "desync")
-    }
+    """A small model of every architecture there is."""
+    ways = {name: 1 if architectures.block_of(name).ways == "none" else 4 for name in architectures.names()}
+    return {name: config(name, n_ways) for name, n_ways in ways.items()}
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +92,8 @@ def test_tensor_parallel_logits_equal_one_process(trained, tmp_path, tp_size, tr
     assert measured[0]["details"]["kraken"]["collectives"] == layers
     assert measured[0]["details"]["standard"]["bytes"] == 2 * layers * width
     assert measured[0]["details"]["kraken"]["bytes"] == (layers - 1) * width + width // 12  # the last: one token
+    assert measured[0]["details"]["standard_split"]["collectives"] == 4 * layers
+    assert measured[0]["details"]["standard_split"]["bytes"] == 2 * layers * width
     assert all(len(steps) == 3 for rounds in decoded[0].values() for steps in rounds)
 
 

@@ -1,4 +1,4 @@
-"""Ladder Residual and Desync Residual (arXiv 2501.06589) written out naively, rank by rank.
+"""Ladder Residual, Desync Residual (arXiv 2501.06589) and Parallel Track (arXiv 2602.07306) written out naively, rank by rank.
 
 Every rank keeps its own residual and computes its own partial outputs from slices of the whole weights;
 an all-reduce is a plain sum over a list of ranks. Shares no code with pipeline/models.
@@ -50,6 +50,25 @@ def desync_logits(state: State, tokens: list[int], n_layer: int, n_ways: int, n_
             partials.append(partial + y / n_ways)
         streams = [all_reduce(partials) for _ in range(n_ways)]
     return head(state, streams[0], eps)
+
+
+def parallel_track_logits(
+    state: State, tokens: list[int], n_layer: int, n_ways: int, n_head: int, depth: int, eps: float
+) -> Tensor:
+    """Tracks (arXiv 2602.07306), each a whole model of n_head heads between two means; n_head is per track."""
+    tracks = [embed(state, tokens) for _ in range(n_ways)]
+    for layer in range(n_layer):
+        prefix = f"blocks.{layer}."
+        for i in range(n_ways):
+            normed = layer_norm(tracks[i], state[prefix + "ln_1.weight"][i], None, eps)
+            x = tracks[i] + attention(
+                normed, state[prefix + "attn.qkv.weight"][i], state[prefix + "attn.out.weight"][i], n_head
+            )
+            normed = layer_norm(x, state[prefix + "ln_2.weight"][i], None, eps)
+            tracks[i] = x + ffn(normed, state[prefix + "mlp.up.weight"][i], state[prefix + "mlp.down.weight"][i])
+        if (layer + 1) % depth == 0 or layer == n_layer - 1:
+            tracks = [all_reduce(tracks) / n_ways for _ in range(n_ways)]
+    return head(state, tracks[0], eps)
 
 
 def _megatron_attention(

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from pipeline.config import ModelConfig
 from pipeline.errors import ConfigError
-from pipeline.models import Placement, build_model, local_shape
+from pipeline.models import Placement, architectures, build_model, local_shape
 from pipeline.models.initialise import is_layer_norm
 from pipeline.models.layers import gelu
 from tests.unit import naive_models as naive
@@ -38,6 +38,21 @@ def reference(model, tokens):
         return naive.kraken_logits(state, tokens, c.n_layer, c.n_ways, c.heads_per_way, c.layer_norm_eps)
     function = {"standard": naive.standard_logits, "parallel": naive.parallel_logits}[c.architecture]
     return function(state, tokens, c.n_layer, c.n_head, c.layer_norm_eps)
+
+
+def test_the_split_schedule_is_the_standard_model():
+    """The same weights by the same names, the same logits and gradients, whatever the length of the chunks."""
+    standard, split = perturbed(config("standard", bias=True)), build_model(config("standard_split", bias=True))
+    split.load_state_dict(standard.state_dict())
+    for length in (1, 2, 8, 9):
+        tokens = torch.tensor([TOKENS[:length], TOKENS[::-1][:length]])
+        torch.testing.assert_close(split(tokens), standard(tokens), atol=1e-5, rtol=0)
+    losses = [model(torch.tensor([TOKENS])).logsumexp(-1).sum() for model in (standard, split)]
+    ours, theirs = (
+        torch.autograd.grad(loss, list(m.parameters())) for loss, m in zip(losses, (standard, split), strict=True)
+    )
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
 CASES = [
@@ -127,9 +142,9 @@ def test_kraken_starts_from_the_same_numbers_in_any_placement():
             assert torch.equal(part[name], whole[name][rank * n_ways : (rank + 1) * n_ways])
 
 
-@pytest.mark.parametrize("architecture", ["standard", "parallel", "kraken", "ladder", "desync"])
+@pytest.mark.parametrize("architecture", architectures.names())
 def test_a_cache_changes_nothing(architecture):
-    model = perturbed(config(architecture, 4 if architecture in ("kraken", "desync") else 1))
+    model = perturbed(config(architecture, 1 if architectures.block_of(architecture).ways == "none" else 4))
     tokens = torch.tensor([TOKENS, TOKENS[::-1]])
     expected = model(tokens)
     cache = model.new_cache(batch_size=2)
@@ -144,7 +159,7 @@ def test_a_repeated_cache_serves_several_continuations(architecture):
     endings = torch.tensor([[1, 2], [3, 4], [5, 6], [7, 8]])
     cache = model.new_cache(2, capacity=5)
     model(prefix, cache=cache)
-    shared = model(endings, cache=cache.repeat(2, capacity=7))
+    shared = model(endings, cache=cache.select(torch.tensor([0, 0, 1, 1]), capacity=7))
     alone = model(torch.cat([prefix.repeat_interleave(2, 0), endings], dim=1))[:, 5:]
     torch.testing.assert_close(shared, alone, atol=2e-5, rtol=1e-5)
 

@@ -1,4 +1,4 @@
-"""Ladder and Desync against naive, rank-by-rank implementations."""
+"""Ladder, Desync and Parallel Track against naive, rank-by-rank implementations."""
 
 import pytest
 import torch
@@ -12,6 +12,9 @@ def reference(model, n_ranks):
     c, state = model.config, dict(model.named_parameters())
     if c.architecture == "ladder":
         return naive.ladder_logits(state, TOKENS, c.n_layer, c.n_head, n_ranks, c.layer_norm_eps)
+    if c.architecture == "parallel_track":
+        shape = (c.n_layer, c.n_ways, c.heads_per_way, c.track_depth)
+        return naive.parallel_track_logits(state, TOKENS, *shape, c.layer_norm_eps)
     return naive.desync_logits(state, TOKENS, c.n_layer, c.n_ways, c.heads_per_way, c.layer_norm_eps)
 
 
@@ -24,6 +27,9 @@ def reference(model, n_ranks):
         (config("desync", 1), 1),
         (config("desync", 2), 2),
         (config("desync", 4), 4),
+        (config("parallel_track", 4), 4),
+        (config("parallel_track", 2, track_depth=2), 2),  # three layers: the last meeting is off the beat
+        (config("parallel_track", 4, track_depth=8), 4),
     ],
     ids=lambda value: getattr(value, "architecture", value),
 )

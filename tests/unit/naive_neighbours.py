@@ -1,4 +1,4 @@
-"""Ladder Residual, Desync Residual (arXiv 2501.06589) and Parallel Track (arXiv 2602.07306) written out naively, rank by rank.
+"""Ladder and Desync Residual (arXiv 2501.06589), Parallel Track (arXiv 2602.07306), naively, rank by rank.
 
 Every rank keeps its own residual and computes its own partial outputs from slices of the whole weights;
 an all-reduce is a plain sum over a list of ranks. Shares no code with pipeline/models.

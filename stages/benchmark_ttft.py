@@ -9,7 +9,7 @@ docs/ttft.md explains the protocol and every column.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.config import Config
 from pipeline.experiment.stages import BY_NAME
@@ -18,6 +18,7 @@ from stages.entry import launch
 
 if TYPE_CHECKING:
     from pipeline.benchmark.grid import Models
+    from pipeline.results import TtftResult
 
     Grid = dict[int, list[Models]]
 
@@ -38,57 +39,47 @@ def run(config: Config, log: StageRun) -> None:
     result = stage.result(config)
     files.check_writable(result.parent, hint="paths.results")
     one_rank = benchmark.protocol == "one_rank" and benchmark.engine == "torch"
-    body = (_one_rank if one_rank else _ranks)(config, grid, result)
-    write_result(result, body | {"scale": config.scale.name}, stage.fingerprint(config))
-    for path in [result, *map(Path, body["figures"])]:
-        log.log_artifact(path)
-    log.log_metrics(
-        {f"{name}_geomean_speedup": one["geomean_speedup"] for name, one in body["headline"]["all"].items()}
-    )
-    _print(body, result)
+    found = (_one_rank if one_rank else _ranks)(config, grid, result)
+    write_result(result, found.body(), stage.fingerprint(config))
+    log.log_artifact(result)
+    log.log_metrics({f"{one.architecture}_geomean_speedup": one.geomean_speedup for one in found.headline.all})
+    _print(found, result)
 
 
-def _ranks(config: Config, grid: "Grid", result: Path) -> dict[str, Any]:
+def _ranks(config: Config, grid: "Grid", result: Path) -> "TtftResult":
     from pipeline.benchmark import ttft
     from pipeline.benchmark.built import grid as engine_grid
-    from pipeline.benchmark.result import make_body
+    from pipeline.benchmark.result import ranks_result
 
-    benchmark = config.benchmark
+    benchmark, scale = config.benchmark, config.scale.name
     if benchmark.engine != "torch":
-        return engine_grid.measure_engines(benchmark, config.engine, grid, Path(config.paths.engines), _say)
+        return engine_grid.measure_engines(benchmark, config.engine, grid, Path(config.paths.engines), scale, _say)
     ttft.check(benchmark, config.link, config.cluster, grid)
     folders = _trained(config) if benchmark.weights == "trained" else {}
     measured, decoded = ttft.measure_grid(benchmark, config.link, config.cluster, grid, folders, _say)
-    return make_body(measured, decoded, benchmark, result.parent, result.stem)
+    return ranks_result(measured, decoded, benchmark, scale, result.parent / "traces" / result.stem)
 
 
-def _one_rank(config: Config, grid: "Grid", result: Path) -> dict[str, Any]:
+def _one_rank(config: Config, grid: "Grid", result: Path) -> "TtftResult":
     from pipeline.benchmark import one_rank
-    from pipeline.benchmark.result import one_rank_body
+    from pipeline.benchmark.result import one_rank_result
     from pipeline.projection.hardware import Hardware
 
     benchmark, hardware = config.benchmark, Hardware.from_config(config.hardware)
     one_rank.check(benchmark, config.cluster, grid)
-    rows = one_rank.measure(benchmark, config.cluster, grid, hardware.all_reduce_seconds, config.hardware.name, _say)
-    return one_rank_body(rows, benchmark, config.hardware.model_dump(mode="json"))
+    link = config.hardware.name
+    measured = one_rank.measure(benchmark, config.cluster, grid, hardware.all_reduce_seconds, link, _say)
+    return one_rank_result(measured, benchmark, config.scale.name, config.hardware.model_dump(mode="json"))
 
 
-def _print(body: dict[str, Any], result: Path) -> None:
-    from pipeline.benchmark.table import breakdown_table, decode_table, ttft_table
+def _print(found: "TtftResult", result: Path) -> None:
+    from pipeline.benchmark.table import breakdown_table, decode_table, headline_text, ttft_table
 
-    for text in (ttft_table(body["rows"]), breakdown_table(body["breakdown"]), decode_table(body["decode_rows"])):
+    parts = [ttft_table(found.rows), breakdown_table(found.breakdown), decode_table(found.decode_rows)]
+    for text in [*parts, headline_text(found.headline)]:
         if text:
             print("\n" + text)
-    print()
-    for key, where in (("all", ""), ("exposed_band", " where standard's communication is 25-40% of its time")):
-        for name, one in body["headline"][key].items():
-            if name != "standard":
-                hidden = one["median_share_hidden"]
-                share = f", {hidden:.0%} of the hideable time hidden (median)" if hidden is not None else ""
-                rows = f"{one['rows']} row{'s' if one['rows'] > 1 else ''}"
-                print(f"geometric mean speedup over {rows}{where}: {name} {one['geomean_speedup']:+.1%}{share}")
-    for path in [str(result), *body["figures"]]:
-        print(f"wrote {path}")
+    print(f"wrote {result}")
 
 
 def _trained(config: Config) -> dict[str, Path]:

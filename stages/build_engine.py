@@ -19,24 +19,25 @@ from stages.entry import launch
 
 def run(config: Config, log: StageRun) -> None:
     from pipeline.export import make
+    from pipeline.models.placement import head_dim
     from pipeline.provenance import write_result
 
     stage = BY_NAME["build_engine"]
     result = stage.result(config)
     trained = Path(config.paths.trained, config.scale.name, config.model.name)
     made = make.make(config.model, config.engine, trained, result.parent, _say)
-    write_result(result, made.body, stage.fingerprint(config), stage.input_marks(config))
+    write_result(result, made.result.body(), stage.fingerprint(config), stage.input_marks(config))
 
-    body = made.body
-    log.log_metrics({"engine_size_bytes": body["size_bytes"], "engine_build_s": body["build_s"]})
+    engine = made.result
+    log.log_metrics({"engine_size_bytes": engine.size_bytes, "engine_build_s": engine.build_s})
     log.log_artifact(result)
-    state = "unchanged, kept" if made.reused else f"made in {body['build_s']:.1f} s"
-    target = f", target {body['target']}" if body["target"] else ""
+    state = "unchanged, kept" if made.reused else f"made in {engine.build_s:.1f} s"
+    target = f", target {engine.target}" if engine.target else ""
     print(
-        f"\n{config.model.name}: {body['engine']} engine for {body['ranks']} rank(s), {state}\n"
-        f"  {body['size_bytes'] / 1e6:.1f} MB, {body['collectives']} collectives a forward, {body['dtype']}, "
-        f"heads {body['head_dim']} wide (the model's: {config.model.head_dim})\n"
-        f"  {body['module']} {body['version']}{target}, {body['mode']}; {body['status']}"
+        f"\n{config.model.name}: {engine.engine} engine for {engine.ranks} rank(s), {state}\n"
+        f"  {engine.size_bytes / 1e6:.1f} MB, {engine.collectives} collectives a forward, {engine.dtype}, "
+        f"heads {engine.head_dim} wide (the model's: {head_dim(config.model)})\n"
+        f"  {engine.module} {engine.version}{target}, {engine.mode}; {engine.status}"
     )
     print(f"wrote {result}")
 

@@ -7,13 +7,16 @@ python -m stages.evaluate_perplexity model=… evaluation.perplexity_protocol=ra
 import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline import provenance
 from pipeline.config import Config
 from pipeline.experiment.stages import BY_NAME
 from pipeline.tracking import StageRun
 from stages.entry import launch
+
+if TYPE_CHECKING:
+    from pipeline.results import PerplexityResult
 
 
 def run(config: Config, log: StageRun) -> None:
@@ -29,15 +32,16 @@ def run(config: Config, log: StageRun) -> None:
     model = load_model(trained, config.model, device=config.cluster.device)
     data = TokenData.open(Path(config.paths.data, config.data.name))
     check_tokenizer(trained, data)
-    body = _measure(config, model, data)
-    provenance.write_result(path, body, stage.fingerprint(config), stage.input_marks(config))
-    log.log_metrics({key: body[key] for key in ("loss_nats", "perplexity", "bits_per_byte") if body[key] is not None})
+    found = _measure(config, model, data)
+    provenance.write_result(path, found.body(), stage.fingerprint(config), stage.input_marks(config))
+    metrics = {"loss_nats": found.loss_nats, "perplexity": found.perplexity, "bits_per_byte": found.bits_per_byte}
+    log.log_metrics({name: value for name, value in metrics.items() if value is not None})
     log.log_artifact(path)
-    print(_summary(config, body))
+    print(_summary(found))
     print(f"written  {path}")
 
 
-def _measure(config: Config, model: Any, data: Any) -> dict[str, Any]:
+def _measure(config: Config, model: Any, data: Any) -> "PerplexityResult":
     from tqdm import tqdm
 
     from pipeline.evaluation import perplexity
@@ -51,27 +55,16 @@ def _measure(config: Config, model: Any, data: Any) -> dict[str, Any]:
         windows = perplexity.random_windows(data.val, block_size, total, settings.random_windows_seed)
     with tqdm(total=total, unit="window", desc=config.model.name, file=sys.stderr, dynamic_ncols=True) as bar:
         found = perplexity.measure(model, windows, config.cluster.evaluation_batch_size, bar.update)
-    return {
-        "kind": "measured",
-        "model": config.model.name,
-        "architecture": config.model.architecture,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "scale": config.scale.name,
-        "data": config.data.name,
-        "protocol": settings.perplexity_protocol,
-        "seed": settings.random_windows_seed if settings.perplexity_protocol == "random_windows" else None,
-        "block_size": block_size,
-        **perplexity.to_json(found, data.manifest, settings.perplexity_protocol),
-    }
+    return perplexity.make_result(config, model, data.manifest, found)
 
 
-def _summary(config: Config, body: dict[str, Any]) -> str:
-    error, spread = body["standard_error_nats"], body["standard_error_perplexity"]
+def _summary(found: "PerplexityResult") -> str:
+    error, spread = found.standard_error_nats, found.standard_error_perplexity
     return (
-        f"{config.model.name} on {config.data.name} ({body['protocol']}, measured)\n"
-        f"loss        {body['loss_nats']:.4f}" + (f" ± {error:.4f}" if error is not None else "") + " nats per token\n"
-        f"perplexity  {body['perplexity']:.3f}" + (f" ± {spread:.3f}" if spread is not None else "") + "\n"
-        f"tokens      {body['tokens']} in {body['windows']} windows of {body['block_size']}"
+        f"{found.model} on {found.data} ({found.protocol}, {found.kind})\n"
+        f"loss        {found.loss_nats:.4f}" + (f" ± {error:.4f}" if error is not None else "") + " nats per token\n"
+        f"perplexity  {found.perplexity:.3f}" + (f" ± {spread:.3f}" if spread is not None else "") + "\n"
+        f"tokens      {found.tokens} in {found.windows} windows of {found.block_size}"
     )
 
 

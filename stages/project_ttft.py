@@ -7,7 +7,7 @@
 On the paper's machine a few efficiencies are fitted to some of its published times; the rest is predicted.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.config import Config
 from pipeline.experiment.stages import BY_NAME
@@ -17,6 +17,7 @@ from stages.entry import launch
 if TYPE_CHECKING:
     from pipeline.projection.calibration import Calibration
     from pipeline.projection.hardware import Hardware
+    from pipeline.results import ProjectionResult
 
 
 def run(config: Config, log: StageRun) -> None:
@@ -28,13 +29,12 @@ def run(config: Config, log: StageRun) -> None:
     stage = BY_NAME["project_ttft"]
     hardware, calibration, is_published_machine = calibrated(config)
     published = config.reference if is_published_machine else None
-    body = project(config.benchmark, hardware, model_config, published, calibration)
-    body["hardware_source"] = config.hardware.source
+    found = project(config.benchmark, hardware, model_config, published, calibration, config.hardware.source)
     path = stage.result(config)
-    provenance.write_result(path, body, stage.fingerprint(config))
-    log.log_metrics(_metrics(body))
+    provenance.write_result(path, found.body(), stage.fingerprint(config))
+    log.log_metrics(_metrics(found))
     log.log_artifact(path)
-    print(text(body))
+    print(text(found))
     print(f"written  {path}")
 
 
@@ -52,7 +52,7 @@ def calibrated(config: Config) -> "tuple[Hardware, Calibration | None, bool]":
         return hardware, None, False
     paper = compose([f"benchmark={reference.ttft_benchmark}", f"hardware={reference.ttft_hardware}"])
     original = Hardware.from_config(paper.hardware)
-    fit = calibrate(original, reference, paper.benchmark.shapes, model_config, paper.benchmark.dtype)
+    fit = calibrate(original, reference, paper.benchmark, model_config)
     if fit is None:
         return hardware, None, False
     kept = {name: fit.values[name] for name in FITTED if getattr(hardware, name) == getattr(original, name)}
@@ -60,14 +60,12 @@ def calibrated(config: Config) -> "tuple[Hardware, Calibration | None, bool]":
     return hardware.with_values(kept), fit, same
 
 
-def _metrics(body: dict[str, Any]) -> dict[str, float]:
-    found = {}
-    if body["headline"]:
-        found["kraken_geomean_speedup"] = body["headline"]["kraken_geomean_speedup"]
-    for group, statistics in body["errors"].items():
-        if statistics:
-            found[f"{group}_mean_absolute_error"] = statistics["mean_absolute_error"]
-    return found
+def _metrics(found: "ProjectionResult") -> dict[str, float]:
+    speedups = {f"{one.architecture}_geomean_speedup": one for one in found.headline.all if one.kind == "projected"}
+    return {
+        **{name: one.geomean_speedup for name, one in speedups.items()},
+        **{f"{group}_mean_absolute_error": one.mean_absolute_error for group, one in found.errors.items() if one},
+    }
 
 
 if __name__ == "__main__":

@@ -39,21 +39,21 @@ def run(config: Config, log: StageRun) -> None:
     data = runs.check_before(job)
     state = runs.run(job, lambda line: print(line, flush=True), lambda records: _log_records(log, records))
     runs.publish(job, state, trained, data)
-    body = runs.result(job, state, data)
-    provenance.write_result(result, body, fingerprint, stage.input_marks(config))
-    files.write_text(result.with_name("curve.csv"), _csv(body["curve"]))
+    found = runs.result(job, state, data)
+    provenance.write_result(result, found.body(), fingerprint, stage.input_marks(config))
+    files.write_text(result.with_name("curve.csv"), _csv(found.body()["curve"]))
     log.log_metrics(
         {
-            "parameters": body["parameters"],
-            "final_val_loss_nats": body["val_loss_nats"],
-            "tokens_per_s_median": body["tokens_per_s_median"],
+            "parameters": found.parameters,
+            "final_val_loss_nats": found.val_loss_nats,
+            "tokens_per_s_median": found.tokens_per_s_median,
         },
         step=state.step,
     )
     log.log_artifact(result)
     print(
-        f"{config.model.name}: validation loss {body['val_loss_nats']:.4f} nats after {state.tokens:,} tokens "
-        f"(unigram model {body['unigram_loss_nats']:.4f}), {body['tokens_per_s_median']:,.0f} tokens/s; {trained}"
+        f"{config.model.name}: validation loss {found.val_loss_nats:.4f} nats after {state.tokens:,} tokens "
+        f"(unigram model {found.unigram_loss_nats:.4f}), {found.tokens_per_s_median:,.0f} tokens/s; {trained}"
     )
 
 

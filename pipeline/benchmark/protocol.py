@@ -1,4 +1,4 @@
-"""When a measurement starts to count, when it may stop, and how it is summed up.
+"""When a measurement starts to count, and when it may stop.
 
 One round times every variant once; a sample is the maximum over ranks, in milliseconds.
 """
@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-RESAMPLES = 2000
+from pipeline.results.statistics import summarise
+
 TimeOne = Callable[[str], tuple[float, float]]
 Agree = Callable[[list[float]], list[float]]
 
@@ -28,56 +28,6 @@ class Rules:
     repeats_max: int
     interval_width: float
     time_limit_s: float
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Milliseconds over the counted rounds; low and high bound the median with 95% confidence."""
-
-    median: float
-    p95: float
-    low: float
-    high: float
-    minimum: float
-    repeats: int
-
-    @property
-    def relative_width(self) -> float:
-        return (self.high - self.low) / self.median
-
-
-def resample_indices(repeats: int, resamples: int = RESAMPLES) -> NDArray[np.int64]:
-    """(resamples, repeats) rows of rounds drawn with replacement, the same for every caller: rounds stay paired."""
-    return np.random.default_rng(repeats).integers(0, repeats, (resamples, repeats))
-
-
-def bootstrap_medians(samples: Sequence[float]) -> NDArray[np.float64]:
-    """(resamples,) medians of resampled rounds."""
-    values = np.asarray(samples, dtype=np.float64)
-    medians: NDArray[np.float64] = np.median(values[resample_indices(len(values))], axis=1)
-    return medians
-
-
-def interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """The middle 95% of bootstrap values."""
-    low, high = np.percentile(values, (2.5, 97.5))
-    return float(low), float(high)
-
-
-def summarise(samples: Sequence[float]) -> Statistics:
-    """Median, p95 and the bootstrap interval of the median; raises ValueError without samples."""
-    if not samples:
-        raise ValueError("no samples to summarise")
-    low, high = interval(bootstrap_medians(samples))
-    values = np.asarray(samples, dtype=np.float64)
-    return Statistics(
-        float(np.median(values)), float(np.percentile(values, 95)), low, high, float(values.min()), len(samples)
-    )
-
-
-def ratio_interval(numerator: Sequence[float], denominator: Sequence[float]) -> tuple[float, float]:
-    """95% interval of median(numerator) / median(denominator), rounds resampled in pairs."""
-    return interval(bootstrap_medians(numerator) / bootstrap_medians(denominator))
 
 
 def is_settled(samples: Sequence[float], tolerance: float) -> bool:
@@ -108,7 +58,7 @@ def may_stop(series: Sequence[Sequence[float]], elapsed_s: float, rules: Rules) 
         return True
     if rounds < rules.repeats_min:
         return False
-    return all(summarise(samples).relative_width <= rules.interval_width for samples in series)
+    return all(summarise([samples]).relative_width <= rules.interval_width for samples in series)
 
 
 def rotated(names: Sequence[str], turn: int) -> list[str]:

@@ -1,188 +1,203 @@
-"""From samples to the rows of a result file. docs/ttft.md defines every column."""
+"""From samples to rows: the only place that builds a TtftRow. docs/ttft.md defines every column."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from pipeline.benchmark.protocol import ratio_interval, summarise
-from pipeline.benchmark.ranks.spans import KINDS
+from pipeline.benchmark.ranks.spec import Mode
 from pipeline.benchmark.ttft import Decoded, Measured, Resources
 from pipeline.communication.transport import transport_name
 from pipeline.config.benchmark import BenchmarkConfig
 from pipeline.models import Placement, count
+from pipeline.results.statistics import Compared, median, speedup_interval, summarise
+from pipeline.results.ttft import BASELINE, BOUND, NO_LINK, BreakdownRow, DecodeRow, Launches, Parts, RunRow, TtftRow
 
-BOUND = "no_communication"
+
+@dataclass(frozen=True)
+class Series:
+    """The rounds behind one row in milliseconds, one inner list a launch; None: not timed."""
+
+    own: Launches
+    baseline: Launches | None
+    bound: Launches | None = None  # the baseline without collectives
+    compute: Launches | None = None  # the row's own model without them
+    blocking: Launches | None = None  # the row's own model, each collective awaited where it starts
+    paired: bool = True  # all of these took turns
 
 
-def ttft_rows(measured: Measured, benchmark: BenchmarkConfig) -> list[dict[str, Any]]:
-    """One row an architecture, and one for the no-communication bound of the standard model."""
-    samples = measured.result["samples_ms"]
-    architectures = list(measured.models.by_architecture)
-    rows = [_row(measured, benchmark, name, samples[_key(name)]) for name in architectures]
-    if benchmark.no_communication_bound:
-        rows.append(_row(measured, benchmark, BOUND, samples[_key(BOUND)]))
+def ttft_row(about: RunRow, series: Series, facts: Mapping[str, Any]) -> TtftRow:
+    """One row; `facts` are the columns that do not follow from samples. What was not timed is null."""
+    own = summarise(series.own)
+    baseline, bound, compute, blocking = (
+        None if one is None else median(one) for one in (series.baseline, series.bound, series.compute, series.blocking)
+    )
+    hideable = _difference(baseline, bound)
+    own_hideable = _difference(blocking, compute)
+    low, high = None, None
+    if series.baseline is not None and series.paired:
+        low, high = speedup_interval(Compared(series.baseline, series.own))
+    return TtftRow(
+        **dict(about),
+        ttft_ms_median=own.median,
+        ttft_ms_p95=own.p95,
+        ttft_ms_low=own.low,
+        ttft_ms_high=own.high,
+        ttft_ms_min=own.minimum,
+        speedup=None if baseline is None else baseline / own.median - 1,
+        speedup_low=low,
+        speedup_high=high,
+        compute_ms=compute,
+        exposed_communication_ms=_difference(own.median, compute),
+        hideable_ms=hideable,
+        share_hidden=_share(_difference(baseline, own.median), hideable),
+        blocking_ms=blocking,
+        own_hideable_ms=own_hideable,
+        own_share_hidden=_share(_difference(blocking, own.median), own_hideable),
+        repeats=own.repeats,
+        paired=series.paired,
+        samples_ms=series.own,
+        compute_samples_ms=series.compute,
+        blocking_samples_ms=series.blocking,
+        **facts,
+    )
+
+
+def _difference(longer: float | None, shorter: float | None) -> float | None:
+    return None if longer is None or shorter is None else longer - shorter
+
+
+def _share(saved: float | None, hideable: float | None) -> float | None:
+    return saved / hideable if saved is not None and hideable is not None and hideable > 0 else None
+
+
+def ttft_rows(measured: Measured, benchmark: BenchmarkConfig) -> list[TtftRow]:
+    """A row an architecture, one for the bound, and, where the link is a model, one a compute alone."""
+    names = [*measured.models.by_architecture, *([BOUND] if benchmark.no_communication_bound else [])]
+    rows = [_row(measured, _about(measured, benchmark, name), "overlapped") for name in names]
+    if measured.is_modelled:
+        abouts = [_about(measured, benchmark, name) for name in measured.models.by_architecture]
+        alone = {"kind": "measured", "link": NO_LINK, "transport": NO_LINK}
+        rows += [_row(measured, about.model_copy(update=alone), "skipped") for about in abouts]
     return rows
 
 
-def _row(measured: Measured, benchmark: BenchmarkConfig, name: str, series: Sequence[float]) -> dict[str, Any]:
-    samples = measured.result["samples_ms"]
-    architecture = "standard" if name == BOUND else name
-    blocking = samples.get(f"{architecture}/blocking") if name != BOUND else None
+def _row(measured: Measured, about: RunRow, mode: Mode) -> TtftRow:
+    """`mode` is what became of the collectives, in this row and in the baseline that it is held against."""
+    samples = {key: [rounds] for key, rounds in measured.result["samples_ms"].items()}
+    is_bound = about.architecture == BOUND
+    architecture = BASELINE if is_bound else about.architecture
+    key = f"{architecture}/{'skipped' if is_bound else mode}"
     details = measured.result["details"][architecture]
-    device_ms = measured.result["device_ms"].get(_key(name))
-    columns = speed_columns(
-        series,
-        standard=samples["standard/overlapped"],
-        bound=samples["standard/skipped"],
+    device_ms = measured.result["device_ms"].get(key) if about.device == "cuda" else None
+    series = Series(
+        own=samples[key],
+        baseline=samples[f"{BASELINE}/{mode}"],
+        bound=samples[f"{BASELINE}/skipped"],
         compute=samples[f"{architecture}/skipped"],
+        blocking=None if is_bound or mode == "skipped" else samples.get(f"{architecture}/blocking"),
     )
-    row = (
-        _identity(measured, benchmark, name)
-        | columns
-        | {
-            "device_ms_median": summarise(device_ms).median
-            if device_ms and measured.resources.device == "cuda"
-            else None,
-            "warmup_rounds": measured.result["warmup_rounds"],
-            "collectives": 0 if name == BOUND else details["collectives"],
-            "bytes": 0 if name == BOUND else details["bytes"],
-            "peak_memory_bytes": details["peak_memory_bytes"],
-            "ranks_agree": None if name == BOUND else details["ranks_agree"],
-        }
-    )
-    return row | _own_overlap(columns["ttft_ms_median"], columns["compute_ms"], blocking)
-
-
-def _key(name: str) -> str:
-    """The variant behind a row."""
-    return "standard/skipped" if name == BOUND else f"{name}/overlapped"
-
-
-def speed_columns(
-    series: Sequence[float],
-    standard: Sequence[float],
-    bound: Sequence[float],
-    compute: Sequence[float],
-) -> dict[str, Any]:
-    """What every TTFT row says of its own samples and of those it is held against (milliseconds a round).
-
-    `bound` is the standard model without collectives, `compute` the row's own model without them.
-    """
-    own, t_standard = summarise(series), summarise(standard).median
-    hideable = t_standard - summarise(bound).median
-    faster = ratio_interval(standard, series)
-    return {
-        "ttft_ms_median": own.median,
-        "ttft_ms_p95": own.p95,
-        "ttft_ms_low": own.low,
-        "ttft_ms_high": own.high,
-        "ttft_ms_min": own.minimum,
-        "speedup": t_standard / own.median - 1,
-        "speedup_low": faster[0] - 1,
-        "speedup_high": faster[1] - 1,
-        "compute_ms": summarise(compute).median,
-        "exposed_communication_ms": own.median - summarise(compute).median,
-        "hideable_ms": hideable,
-        "share_hidden": (t_standard - own.median) / hideable if hideable > 0 else None,
-        "repeats": own.repeats,
+    communicates = mode != "skipped" and not is_bound
+    facts = {
+        "device_ms_median": median([device_ms]) if device_ms else None,
+        "warmup_rounds": measured.result["warmup_rounds"],
+        "collectives": details["collectives"] if communicates else 0,
+        "collective_bytes": details["bytes"] if communicates else 0,
+        "peak_memory_bytes": details["peak_memory_bytes"],
+        "ranks_agree": details.get("ranks_agree") if communicates else None,
     }
+    return ttft_row(about, series, facts)
 
 
-def _own_overlap(median: float, compute: float, blocking: Sequence[float] | None) -> dict[str, Any]:
-    """How much of its own collectives' time an architecture hides: against itself made to wait at once."""
-    if blocking is None:
-        return {"blocking_ms": None, "own_hideable_ms": None, "own_share_hidden": None}
-    waited = summarise(blocking).median
-    hideable = waited - compute
-    return {
-        "blocking_ms": waited,
-        "own_hideable_ms": hideable,
-        "own_share_hidden": (waited - median) / hideable if hideable > 0 else None,
-    }
-
-
-def _identity(measured: Measured | Decoded, benchmark: BenchmarkConfig, name: str) -> dict[str, Any]:
+def _about(measured: Measured | Decoded, benchmark: BenchmarkConfig, name: str) -> RunRow:
     models, shares = measured.models, measured.resources
-    model = models.by_architecture["standard" if name == BOUND else name]
-    return {
-        "kind": "measured",
-        "architecture": name,
-        "model": model.name,
-        "size": models.size,
-        "context": measured.cell.context,
-        "batch_size": measured.cell.batch_size,
-        "tp_size": models.tp_size,
-        "n_layer": model.n_layer,
-        "engine": "torch",
-        "mode": "cuda graph" if shares.device == "cuda" and benchmark.cuda_graph else "eager",
-        "device": shares.device,
-        "dtype": benchmark.dtype,
-        "transport": transport_name(benchmark.transport, shares.device, models.tp_size),
-        "link": measured.link,
-        "link_measured_bits_per_s": measured.link_bits_per_s if isinstance(measured, Measured) else None,
-        "threads_per_rank": shares.threads,
-        "pinned_cores": shares.cores,
-        "oversubscribed": shares.oversubscribed,
-        "weights": benchmark.weights,
-        "shared_weights": shares.shared_weights,
-        "comparability": comparability(measured.models, name, shares),
-    }
+    model = models.by_architecture[BASELINE if name == BOUND else name]
+    is_modelled = isinstance(measured, Measured) and measured.is_modelled
+    transport = transport_name(benchmark.transport, shares.device, models.tp_size)
+    remarks = comparability(models, name, shares)
+    return RunRow(
+        kind="measured compute, modelled communication" if is_modelled else "measured",
+        architecture=name,
+        model=model.name,
+        n_layer=model.n_layer,
+        size=models.size,
+        context=measured.cell.context,
+        batch_size=measured.cell.batch_size,
+        tp_size=models.tp_size,
+        link=measured.link,
+        link_measured_bits_per_s=measured.link_bits_per_s if isinstance(measured, Measured) else None,
+        engine="torch",
+        mode="cuda graph" if shares.device == "cuda" and benchmark.cuda_graph else "eager",
+        device=shares.device,
+        dtype=benchmark.dtype,
+        transport="modelled" if is_modelled else transport,
+        ranks_measured=1 if is_modelled else models.tp_size,
+        threads_per_rank=shares.threads,
+        pinned_cores=shares.cores,
+        oversubscribed=shares.oversubscribed,
+        weights="random" if is_modelled else benchmark.weights,
+        shared_weights=shares.shared_weights,
+        comparability=f"one rank's share; {remarks}" if is_modelled else remarks,
+    )
 
 
 def comparability(models: Any, name: str, shares: Resources) -> str:
-    """In words: what a reader must know before holding this row against the standard model's."""
+    """In words: what a reader must know before holding this row against the baseline's."""
     notes = []
     if name == BOUND:
-        notes.append("a bound, wrong output: the standard model with its collectives left out")
+        notes.append(f"a bound, wrong output: the {BASELINE} model with its collectives left out")
     else:
         placement = Placement(0, models.tp_size)
         ours = count.matrix_parameters(models.by_architecture[name], placement)
-        theirs = count.matrix_parameters(models.by_architecture["standard"], placement)
-        change = ours / theirs - 1
-        notes.append("same layer parameters as standard" if change == 0 else f"{change:+.1%} layer parameters a rank")
+        theirs = count.matrix_parameters(models.by_architecture[BASELINE], placement)
+        same = f"same layer parameters as {BASELINE}"
+        notes.append(same if ours == theirs else f"{ours / theirs - 1:+.1%} layer parameters a rank")
     if shares.oversubscribed:
         notes.append("ranks exceed cores: ranks take turns, so times show order, not overlap")
     return "; ".join(notes)
 
 
-def decode_rows(decoded: Decoded, benchmark: BenchmarkConfig) -> list[dict[str, Any]]:
+def decode_rows(decoded: Decoded, benchmark: BenchmarkConfig) -> list[DecodeRow]:
     """Time per output token of every architecture: the median over all steps and rounds, and by step."""
+    by_step = {name: np.median(np.asarray(rounds), axis=0).tolist() for name, rounds in decoded.rounds.items()}
     rows = []
-    standard = _step_medians(decoded.rounds["standard"])
     for name, rounds in decoded.rounds.items():
-        statistics = summarise(_step_medians(rounds))
-        everything = [step for steps in rounds for step in steps]
+        steps = summarise([by_step[name]])
+        everything = [step for one in rounds for step in one]
         rows.append(
-            _identity(decoded, benchmark, name)
-            | {
-                "new_tokens": benchmark.decode_tokens,
-                "ms_per_token_median": float(np.median(everything)),
-                "ms_per_token_p95": float(np.percentile(everything, 95)),
-                "ms_per_token_low": statistics.low,
-                "ms_per_token_high": statistics.high,
-                "ms_by_step": np.median(np.asarray(rounds), axis=0).tolist(),
-                "tokens_per_s": decoded.cell.batch_size * 1e3 / float(np.mean(everything)),
-                "speedup": summarise(standard).median / statistics.median - 1,
-                "repeats": len(rounds),
-            }
+            DecodeRow(
+                **dict(_about(decoded, benchmark, name)),
+                new_tokens=benchmark.decode_tokens,
+                ms_per_token_median=float(np.median(everything)),
+                ms_per_token_p95=float(np.percentile(everything, 95)),
+                ms_per_token_low=steps.low,
+                ms_per_token_high=steps.high,
+                ms_by_step=by_step[name],
+                tokens_per_s=decoded.cell.batch_size * 1e3 / float(np.mean(everything)),
+                speedup=median([by_step[BASELINE]]) / steps.median - 1,
+                repeats=len(rounds),
+                samples_ms=[rounds],
+            )
         )
     return rows
 
 
-def _step_medians(rounds: list[list[float]]) -> list[float]:
-    """The median over rounds of each step, (new_tokens,)."""
-    return [float(value) for value in np.median(np.asarray(rounds), axis=0)]
-
-
-def breakdown_rows(measured: Measured, benchmark: BenchmarkConfig) -> list[dict[str, Any]]:
+def breakdown_rows(measured: Measured, benchmark: BenchmarkConfig) -> list[BreakdownRow]:
     """Milliseconds by kind of work: medians over instrumented forwards, of the rank that took longest."""
     rows = []
     for name in measured.models.by_architecture:
         by_rank = [rank[name]["kinds_ms"] for rank in measured.instrumented]
         totals = [float(np.median([sum(forward.values()) for forward in forwards])) for forwards in by_rank]
         slowest = int(np.argmax(totals))
-        kinds = {f"{kind}_ms": float(np.median([one[kind] for one in by_rank[slowest]])) for kind in KINDS}
-        facts = {"rank": slowest, "forwards": len(by_rank[slowest]), **kinds, "total_ms": totals[slowest]}
-        rows.append(_identity(measured, benchmark, name) | facts)
+        forwards = by_rank[slowest]
+        rows.append(
+            BreakdownRow(
+                **dict(_about(measured, benchmark, name)),
+                rank=slowest,
+                forwards=len(forwards),
+                breakdown_ms=Parts(**{part: float(np.median([one[part] for one in forwards])) for part in forwards[0]}),
+                total_ms=totals[slowest],
+            )
+        )
     return rows

@@ -2,38 +2,42 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import Any
 
-from pipeline.benchmark.ranks.spans import KINDS
+from pipeline.results.ttft import BASELINE, PARTS, BreakdownRow, DecodeRow, Headline, RunRow, TtftRow
 
 TTFT_HEAD = (
     *("architecture", "TTFT ms", "95% interval", "p95", "speedup"),
     *("compute", "exposed", "hidden", "own hidden", "MB", "calls"),
 )
+BANDS = (("all", ""), ("exposed_band", f" where {BASELINE}'s communication is 25-40% of its time"))
 
 
-def ttft_table(rows: Sequence[dict[str, Any]]) -> str:
-    """A block a cell: TTFT with its interval, speedup, compute, exposed communication, share hidden."""
+def ttft_table(rows: Sequence[TtftRow]) -> str:
+    """A block a cell and kind: TTFT with its interval, speedup, compute, exposed communication, share hidden."""
     blocks = []
-    for cell, group in groupby(rows, key=_cell):
+    for (cell, kind), group in groupby(rows, key=lambda row: (_cell(row), row.kind)):
         members = list(group)
         lines = [TTFT_HEAD, *(_ttft_line(row) for row in members)]
-        note = " (ranks exceed cores)" if members[0]["oversubscribed"] else ""
-        blocks.append(f"{cell}{note}, {members[0]['repeats']} rounds\n{_columns(lines)}")
+        note = " (ranks exceed cores)" if members[0].oversubscribed else ""
+        blocks.append(f"{cell}{note}, {members[0].repeats} rounds, {kind}\n{_columns(lines)}")
     return "\n\n".join(blocks)
 
 
-def breakdown_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Milliseconds by kind of work, a block a cell."""
-    head = ("architecture", *(kind.replace("_", " ") for kind in KINDS), "total")
+def breakdown_table(rows: Sequence[BreakdownRow]) -> str:
+    """Milliseconds by kind of work, a block a cell; kinds that no row has are left out."""
+    parts = [part for part in PARTS if any(getattr(row.breakdown_ms, part) for row in rows)]
+    head = ("architecture", *(part.replace("_", " ") for part in parts), "total")
     blocks = []
     for cell, group in groupby(rows, key=_cell):
-        lines = [head, *(_breakdown_line(row) for row in group)]
-        blocks.append(f"{cell}, ms by kind of work\n{_columns(lines)}")
+        lines = [
+            (row.architecture, *(f"{getattr(row.breakdown_ms, part):.1f}" for part in parts), f"{row.total_ms:.1f}")
+            for row in group
+        ]
+        blocks.append(f"{cell}, ms by kind of work\n{_columns([head, *lines])}")
     return "\n\n".join(blocks)
 
 
-def decode_table(rows: Sequence[dict[str, Any]]) -> str:
+def decode_table(rows: Sequence[DecodeRow]) -> str:
     """Time per output token, a block a cell."""
     head = ("architecture", "ms/token", "95% interval", "p95", "tokens/s", "speedup")
     blocks = []
@@ -43,38 +47,52 @@ def decode_table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n\n".join(blocks)
 
 
-def _cell(row: dict[str, Any]) -> str:
-    return f"{row['size']}, T={row['context']}, B={row['batch_size']}, TP {row['tp_size']}, {row['link']}"
+def headline_text(headline: Headline) -> str:
+    """A line an entry: geometric mean with its interval, what it covers, and its kind."""
+    lines = []
+    for band, where in BANDS:
+        for entry in getattr(headline, band):
+            low, high = entry.geomean_speedup_low, entry.geomean_speedup_high
+            interval = "" if low is None or high is None else f" ({low:+.1%} to {high:+.1%})"
+            share = entry.median_share_hidden
+            hidden = "" if share is None else f", {share:.0%} of the hideable time hidden (median)"
+            crowded = ", ranks exceed cores" if entry.oversubscribed else ""
+            rows = f"{entry.rows} row{'s' if entry.rows > 1 else ''}"
+            lines.append(
+                f"geometric mean speedup over {rows}{where}: {entry.architecture} {entry.geomean_speedup:+.1%}"
+                f"{interval}{hidden} ({entry.kind}{crowded})"
+            )
+    return "\n".join(lines)
 
 
-def _ttft_line(row: dict[str, Any]) -> tuple[str, ...]:
+def _cell(row: RunRow) -> str:
+    return f"{row.size}, T={row.context}, B={row.batch_size}, TP {row.tp_size}, {row.link}"
+
+
+def _ttft_line(row: TtftRow) -> tuple[str, ...]:
     return (
-        row["architecture"],
-        f"{row['ttft_ms_median']:.1f}",
-        f"{row['ttft_ms_low']:.1f}–{row['ttft_ms_high']:.1f}",
-        f"{row['ttft_ms_p95']:.1f}",
-        f"{row['speedup']:+.1%}",
-        _number(row["compute_ms"], 1),
-        _number(row["exposed_communication_ms"], 1),
-        _share(row["share_hidden"]),
-        _share(row.get("own_share_hidden")),
-        _number(row["bytes"], 2, 1e-6) if "bytes" in row else "–",
-        str(row["collectives"]),
+        row.architecture,
+        f"{row.ttft_ms_median:.1f}",
+        f"{row.ttft_ms_low:.1f}–{row.ttft_ms_high:.1f}",
+        f"{row.ttft_ms_p95:.1f}",
+        "–" if row.speedup is None else f"{row.speedup:+.1%}",
+        _number(row.compute_ms, 1),
+        _number(row.exposed_communication_ms, 1),
+        _share(row.share_hidden),
+        _share(row.own_share_hidden),
+        _number(row.collective_bytes, 2, 1e-6),
+        str(row.collectives),
     )
 
 
-def _breakdown_line(row: dict[str, Any]) -> tuple[str, ...]:
-    return row["architecture"], *(f"{row[f'{kind}_ms']:.1f}" for kind in KINDS), f"{row['total_ms']:.1f}"
-
-
-def _decode_line(row: dict[str, Any]) -> tuple[str, ...]:
+def _decode_line(row: DecodeRow) -> tuple[str, ...]:
     return (
-        row["architecture"],
-        f"{row['ms_per_token_median']:.2f}",
-        f"{row['ms_per_token_low']:.2f}–{row['ms_per_token_high']:.2f}",
-        f"{row['ms_per_token_p95']:.2f}",
-        f"{row['tokens_per_s']:.1f}",
-        f"{row['speedup']:+.1%}",
+        row.architecture,
+        f"{row.ms_per_token_median:.2f}",
+        f"{row.ms_per_token_low:.2f}–{row.ms_per_token_high:.2f}",
+        f"{row.ms_per_token_p95:.2f}",
+        f"{row.tokens_per_s:.1f}",
+        f"{row.speedup:+.1%}",
     )
 
 

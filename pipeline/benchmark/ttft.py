@@ -45,10 +45,11 @@ class Measured:
     models: Models
     cell: Cell
     link: str
-    link_bits_per_s: float
+    link_bits_per_s: float | None
     resources: Resources
-    result: dict[str, Any]
+    result: dict[str, Any]  # rounds by variant, and details by architecture, as RankWorker.measure gives them
     instrumented: list[dict[str, Any]] = field(default_factory=list)  # by rank
+    is_modelled: bool = False  # one rank ran alone, and a link model stood in for the others
 
 
 @dataclass
@@ -210,9 +211,9 @@ class _Launch:
         """Returns whether the architectures share their memory."""
         raw = {name: model.model_dump(mode="json") for name, model in models.by_architecture.items()}
         folders = {
-            architecture: str(self.folders[model.name])
-            for architecture, model in models.by_architecture.items()
-            if model.name in self.folders
+            architecture: str(self.folders[models.weights_of(architecture)])
+            for architecture in models.by_architecture
+            if models.weights_of(architecture) in self.folders
         }
         shared = shares_weights(self.benchmark, models, self.tp_size, self.cluster.device)
         ranks.command("load", models=raw, folders=folders, shared=shared)

@@ -44,17 +44,17 @@ class TensorRTEngine:
     name = "tensorrt"
 
     def __init__(self, folder: Path, rank: int, device: torch.device, cuda_graph: bool = True) -> None:
-        body = engine_folder.read(folder)
-        if body.get("engine") != "tensorrt":
-            raise CheckpointError(f"{folder} holds an engine of kind {body.get('engine')}, not tensorrt")
-        trt = module.load(body["module"])
-        engine_folder.check_version(body, body["module"], str(trt.__version__))
+        result = engine_folder.read(folder)
+        if result.engine != "tensorrt" or result.rank_details is None:
+            raise CheckpointError(f"{folder} holds an engine of kind {result.engine}, not tensorrt")
+        trt = module.load(result.module)
+        engine_folder.check_version(result, result.module, str(trt.__version__))
         if not torch.cuda.is_available():
             raise MissingRequirementError("a TensorRT engine runs on GPUs, one a rank; none is here")
         self.trt, self.device, self.cuda_graph = trt, device, cuda_graph
-        self.mode: str = body["mode"]
+        self.mode = result.mode
         self.spec = EngineSpec.read(folder / SPEC)
-        details = body["rank_details"][rank]
+        details = result.rank_details[rank]
         self.program = Program.read(details["program"])
         self.segments: list[dict[str, Any]] = details["segments"]
         self.logger = module.make_logger(trt)

@@ -11,9 +11,12 @@ import torch
 import torch.nn.functional as F
 
 from pipeline import files
+from pipeline.config import Config
 from pipeline.data import TokenData, TokenSplit
 from pipeline.errors import DataError
 from pipeline.models import Transformer
+from pipeline.results.perplexity import PerplexityResult
+from pipeline.results.statistics import ratio_error
 
 LOGIT_ROWS = 1024  # positions whose logits exist at once
 
@@ -37,20 +40,30 @@ class Perplexity:
         return self.perplexity * self.standard_error_nats
 
 
-def to_json(found: Perplexity, manifest: dict[str, Any], protocol: str) -> dict[str, Any]:
-    """The measured part of perplexity.json. Bits per byte only for the whole split, whose bytes the manifest counts."""
-    text_bytes = manifest["splits"]["val"].get("text_bytes") if protocol == "full" else None
-    single = math.isnan(found.standard_error_nats)
-    return {
-        "loss_nats": found.loss_nats,
-        "standard_error_nats": None if single else found.standard_error_nats,
-        "perplexity": found.perplexity,
-        "standard_error_perplexity": None if single else found.standard_error_perplexity,
-        "bits_per_byte": found.loss_nats * found.tokens / math.log(2) / text_bytes if text_bytes else None,
-        "tokens": found.tokens,
-        "windows": found.windows,
-        "unigram_loss_nats": manifest.get("unigram_loss_nats"),
-    }
+def make_result(config: Config, model: Transformer, manifest: dict[str, Any], found: Perplexity) -> PerplexityResult:
+    """What perplexity.json says. Bits per byte only for the whole split, whose bytes the manifest counts."""
+    settings, single = config.evaluation, math.isnan(found.standard_error_nats)
+    is_random = settings.perplexity_protocol == "random_windows"
+    text_bytes = None if is_random else manifest["splits"]["val"].get("text_bytes")
+    return PerplexityResult(
+        kind="measured",
+        model=config.model.name,
+        architecture=config.model.architecture,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        scale=config.scale.name,
+        data=config.data.name,
+        protocol=settings.perplexity_protocol,
+        seed=settings.random_windows_seed if is_random else None,
+        block_size=config.model.block_size,
+        loss_nats=found.loss_nats,
+        standard_error_nats=None if single else found.standard_error_nats,
+        perplexity=found.perplexity,
+        standard_error_perplexity=None if single else found.standard_error_perplexity,
+        bits_per_byte=found.loss_nats * found.tokens / math.log(2) / text_bytes if text_bytes else None,
+        tokens=found.tokens,
+        windows=found.windows,
+        unigram_loss_nats=manifest.get("unigram_loss_nats"),
+    )
 
 
 def check_tokenizer(trained: Path, data: TokenData) -> None:
@@ -116,11 +129,7 @@ def summarise(losses: np.ndarray, lengths: np.ndarray) -> Perplexity:
     that of a ratio of sums over windows; NaN for a single window.
     """
     tokens = int(lengths.sum())
-    loss = float(losses.sum() / tokens)
-    count = len(losses)
-    residuals = losses - loss * lengths
-    error = math.sqrt(count / (count - 1) * float((residuals**2).sum())) / tokens if count > 1 else math.nan
-    return Perplexity(loss, error, tokens, count)
+    return Perplexity(float(losses.sum() / tokens), ratio_error(losses, lengths), tokens, len(losses))
 
 
 def _batches(windows: Iterable[np.ndarray], batch_size: int) -> Iterator[list[np.ndarray]]:

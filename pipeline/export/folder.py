@@ -1,49 +1,46 @@
 """An engine's folder: engine.json beside the files it describes, complete or not there at all."""
 
-import json
 import shutil
 from pathlib import Path
-from typing import Any
 
-from pipeline import files
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, ResultError
+from pipeline.results import file
+from pipeline.results.engine import EngineResult
 
 FILE = "engine.json"
 FORMAT = 1
 
 
-def read(folder: Path) -> dict[str, Any]:
+def read(folder: Path) -> EngineResult:
     """engine.json of a finished engine; raises CheckpointError where it is missing, damaged or incomplete."""
-    path = folder / FILE
     try:
-        body = files.read_json(path)
-        sizes = {str(name): int(size) for name, size in body["sizes"].items()}
+        engine = file.read(folder / FILE, EngineResult)
     except FileNotFoundError:
-        raise CheckpointError(f"no engine in {folder}: python -m stages.build_engine makes one") from None
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path} does not describe an engine: {error!r}") from None
-    for name, size in sizes.items():
+        raise CheckpointError(f"no engine in {folder}: {EngineResult.command} makes one") from None
+    except ResultError as error:
+        raise CheckpointError(str(error)) from None
+    for name, size in engine.sizes.items():
         part = folder / name
         found = part.stat().st_size if part.is_file() else None
         if found != size:
             state = "is missing" if found is None else f"has {found} bytes, not {size}"
             raise CheckpointError(f"{part} {state}: build the engine again")
-    return dict(body)
+    return engine
 
 
 def is_current(folder: Path, key: str) -> bool:
     """Whether a complete engine of this key stands in `folder`."""
     try:
-        return bool(read(folder)["key"] == key)
-    except (CheckpointError, KeyError):
+        return read(folder).key == key
+    except CheckpointError:
         return False
 
 
-def check_version(body: dict[str, Any], module: str, version: str) -> None:
+def check_version(engine: EngineResult, module: str, version: str) -> None:
     """Raises CheckpointError where an engine was built by another module or version than is to load it."""
-    if (body["module"], body["version"]) != (module, version):
+    if (engine.module, engine.version) != (module, version):
         raise CheckpointError(
-            f"the engine was built by {body['module']} {body['version']}, here is {module} {version}, and engines "
+            f"the engine was built by {engine.module} {engine.version}, here is {module} {version}, and engines "
             "load only where they were made: build it again with python -m stages.build_engine"
         )
 

@@ -18,7 +18,9 @@ from pipeline.export.spec import FILE as SPEC
 from pipeline.export.spec import EngineSpec
 from pipeline.export.weights import WeightSource, source_of
 from pipeline.models import count
+from pipeline.models.placement import head_dim
 from pipeline.provenance import fingerprint
+from pipeline.results.engine import EngineResult
 
 Say = Callable[[str], None]
 
@@ -38,9 +40,9 @@ class Maker(Protocol):
 
 @dataclass(frozen=True)
 class Made:
-    """engine.json's body without provenance, and whether an earlier build was kept."""
+    """What engine.json says but its provenance, and whether an earlier build was kept."""
 
-    body: dict[str, Any]
+    result: EngineResult
     reused: bool
 
 
@@ -55,9 +57,7 @@ def make(model: ModelConfig, engine: EngineConfig, trained: Path, folder: Path, 
     source = source_of(model, engine.weights, trained)
     key = key_of(spec, source, maker, engine)
     if engine_folder.is_current(folder, key):
-        body = engine_folder.read(folder)
-        body.pop("provenance", None)
-        return Made(body, True)
+        return Made(engine_folder.read(folder), True)
 
     files.check_writable(folder.parent, _bytes_needed(spec), hint="paths.engines")
     with _beside(folder) as temporary:
@@ -65,29 +65,30 @@ def make(model: ModelConfig, engine: EngineConfig, trained: Path, folder: Path, 
         details = maker.write(source, temporary, say)
         files.write_json(temporary / SPEC, spec.body())
         sizes = engine_folder.sizes(temporary)
-        body = {
-            "model": model.name,
-            "architecture": model.architecture,
-            "engine": engine.name,
-            "ranks": spec.tp_size,
-            "collectives": count.collectives(model).total if spec.tp_size > 1 else 0,
-            "module": maker.module,
-            "version": maker.version,
-            "target": maker.target,
-            "mode": spec.mode,
-            "dtype": spec.dtype,
-            "head_dim": spec.head_dim,
-            "weights": source.kind,
-            "status": maker.status,
-            "key": key,
-            "spec": spec.body(),
-            "sizes": sizes,
-            "size_bytes": sum(sizes.values()),
-            "build_s": time.perf_counter() - begun,
-            **details,
-        }
+        collectives = count.collectives(model).total if spec.tp_size > 1 else 0
+        result = EngineResult(
+            kind="measured",
+            model=model.name,
+            architecture=model.architecture,
+            engine=engine.name,
+            ranks=spec.tp_size,
+            module=maker.module,
+            version=maker.version,
+            target=maker.target,
+            mode=spec.mode,
+            dtype=spec.dtype,
+            head_dim=spec.head_dim,
+            weights=source.kind,
+            status=maker.status,
+            key=key,
+            spec=spec.body(),
+            sizes=sizes,
+            size_bytes=sum(sizes.values()),
+            build_s=time.perf_counter() - begun,
+            **{"collectives": collectives, **details},
+        )
         engine_folder.publish(temporary, folder)
-    return Made(body, False)
+    return Made(result, False)
 
 
 def key_of(spec: EngineSpec, source: WeightSource, maker: Maker, engine: EngineConfig) -> str:
@@ -136,7 +137,7 @@ def _bytes_needed(spec: EngineSpec) -> int:
     """Bytes that all ranks' files take at most, with some room: weights twice."""
     size = count.BYTES[spec.dtype]
     ranks = range(spec.tp_size)
-    widened = spec.head_dim / spec.model.head_dim
+    widened = spec.head_dim / head_dim(spec.model)
     return int(2 * widened * size * sum(count.parameters(spec.model, spec.placement(rank)) for rank in ranks))
 
 

@@ -1,22 +1,24 @@
 """A benchmark's grid projected for one device: rows, errors against published times, and the headline."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
+from pipeline.config import ModelConfig
 from pipeline.config.benchmark import BenchmarkConfig, Shape
-from pipeline.config.reference import ReferenceConfig
-from pipeline.projection.calibration import Calibration, ModelLookup, published_ms, timed_model
+from pipeline.config.reference import PublishedTtft, ReferenceConfig
+from pipeline.models.timed import ModelByName, timed_model
+from pipeline.projection.calibration import Calibration, published_ms
 from pipeline.projection.hardware import Hardware
 from pipeline.projection.prefill import Prefill, prefill
+from pipeline.results.headline import headline
+from pipeline.results.projection import CalibrationFit, ErrorStatistics, LinkSweepRow, ProjectionResult, ProjectionRow
+from pipeline.results.statistics import geomean
+from pipeline.results.ttft import BASELINE, BOUND, Parts, TimedRow, Timeline, TimelineEvent
 
-BOUND = "no_communication"  # the standard model without its collectives: wrong output, right bound
-PUBLISHED_ARCHITECTURES = ("standard", "parallel", "kraken")
+PUBLISHED_ARCHITECTURES = tuple(name.removesuffix("_ms") for name in PublishedTtft.model_fields if name.endswith("_ms"))
 LINK_FACTORS = (1 / 64, 1 / 16, 1 / 4, 1.0, 4.0)
 DRAWN_LAYERS = 3
-
-Row = dict[str, Any]
+METHOD = "roofline per operator on two streams; collectives placed by their dependencies"
 
 
 @dataclass(frozen=True)
@@ -29,46 +31,55 @@ class Cell:
     batch_size: int
 
 
+@dataclass(frozen=True)
+class Placed:
+    """One architecture of a cell on the device."""
+
+    model: ModelConfig
+    run: Prefill
+
+    @property
+    def milliseconds(self) -> float:
+        return self.run.timeline.seconds * 1e3
+
+
 def project(
     benchmark: BenchmarkConfig,
     hardware: Hardware,
-    lookup: ModelLookup,
+    lookup: ModelByName,
     published: ReferenceConfig | None = None,
     calibration: Calibration | None = None,
-) -> dict[str, Any]:
-    """The body of a projection's result file.
+    source: str = "",
+) -> ProjectionResult:
+    """A benchmark's grid on `hardware`, whose numbers come from `source`.
 
     `published` is given where the device is the one behind the published times. Raises ConfigError
     for a model that does not exist or that the ranks do not divide.
     """
-    rows: list[Row] = []
-    timelines: list[dict[str, Any]] = []
+    rows: list[ProjectionRow] = []
+    timelines: list[Timeline] = []
     cells = list(_cells(benchmark))
     drawn = _drawn(cells)
     for cell in cells:
-        placed = _place(cell, hardware, lookup, benchmark.dtype)
-        rows += [_row(name, run, placed, cell, published, calibration) for name, run in placed.items()]
+        placed = _place(cell, hardware, lookup, benchmark)
+        rows += [_row(name, placed, cell, published, calibration) for name in placed]
         if cell == drawn:
-            timelines = [_drawing(name, run, cell) for name, run in placed.items()]
-    return {
-        "kind": "projected",
-        "benchmark": benchmark.name,
-        "hardware": hardware.name,
-        "dtype": benchmark.dtype,
-        "method": "roofline per operator on two streams; collectives placed by their dependencies",
-        "values": hardware.fitted_values(),
-        "calibration": _calibration(calibration),
-        "rows": rows,
-        "headline": _headline(rows, published),
-        "errors": _errors(rows),
-        "timelines": timelines,
-        "link_sweep": _link_sweep(cells, hardware, lookup, benchmark.dtype),
-    }
-
-
-def geomean_speedup(pairs: Sequence[tuple[float, float]]) -> float:
-    """Geometric mean of t_standard / t over (t_standard, t), minus 1."""
-    return math.exp(sum(math.log(standard / other) for standard, other in pairs) / len(pairs)) - 1
+            timelines = [_timeline(name, one.run, cell) for name, one in placed.items()]
+    return ProjectionResult(
+        benchmark=benchmark.name,
+        hardware=hardware.name,
+        hardware_source=source,
+        dtype=benchmark.dtype,
+        method=METHOD,
+        values=hardware.fitted_values(),
+        calibration=_calibration(calibration),
+        rows=rows,
+        headline=headline([*rows, *(_quoted(row) for row in rows if row.published_speedup is not None)]),
+        published_geomean_speedup=_published_headline(rows, published),
+        errors=_errors(rows),
+        timelines=timelines,
+        link_sweep=_link_sweep(cells, hardware, lookup, benchmark),
+    )
 
 
 def _cells(benchmark: BenchmarkConfig) -> Iterator[Cell]:
@@ -87,54 +98,53 @@ def _drawn(cells: list[Cell]) -> Cell:
     return max(chosen, key=lambda cell: (cell.context, cell.tp_size, -cell.batch_size))
 
 
-def _place(cell: Cell, hardware: Hardware, lookup: ModelLookup, dtype: str) -> dict[str, Prefill]:
+def _place(cell: Cell, hardware: Hardware, lookup: ModelByName, benchmark: BenchmarkConfig) -> dict[str, Placed]:
     """Every architecture of the cell, and the bound, by name."""
-    size = (cell.context, cell.tp_size, cell.batch_size, dtype)
-    models = {name: timed_model(cell.shape, name, cell.tp_size, lookup) for name in cell.shape.models}
-    placed = {name: prefill(model, hardware, *size) for name, model in models.items()}
-    if "standard" in models:
-        placed[BOUND] = prefill(models["standard"], hardware, *size, communicate=False)
-    return placed
+    size = (cell.context, cell.tp_size, cell.batch_size, benchmark.dtype)
+    models = {name: timed_model(benchmark, cell.shape, name, cell.tp_size, lookup) for name in benchmark.architectures}
+    placed = {name: Placed(model, prefill(model, hardware, *size)) for name, model in models.items()}
+    baseline = models[BASELINE]
+    return {**placed, BOUND: Placed(baseline, prefill(baseline, hardware, *size, communicate=False))}
 
 
 def _row(
     name: str,
-    run: Prefill,
-    placed: dict[str, Prefill],
+    placed: dict[str, Placed],
     cell: Cell,
     published: ReferenceConfig | None,
     calibration: Calibration | None,
-) -> Row:
-    milliseconds = run.timeline.seconds * 1e3
-    standard = placed["standard"].timeline.seconds * 1e3 if "standard" in placed else None
-    bound = placed[BOUND].timeline.seconds * 1e3 if BOUND in placed else None
-    hideable = standard - bound if standard is not None and bound is not None else None
-    quoted = _published(name, cell, published)
+) -> ProjectionRow:
+    own, run = placed[name], placed[name].run
+    baseline = placed[BASELINE].milliseconds
+    hideable = baseline - placed[BOUND].milliseconds
+    quoted, quoted_baseline = (_published(one, cell, published) for one in (name, BASELINE))
     fitted = calibration is not None and published is not None and cell.batch_size == 1
-    return {
-        "kind": "projected",
-        "architecture": name,
-        "size": cell.shape.size,
-        "context": cell.context,
-        "tp_size": cell.tp_size,
-        "batch_size": cell.batch_size,
-        "projected_ms": milliseconds,
-        "published_ms": quoted,
-        "fitted": fitted
+    return ProjectionRow(
+        kind="projected",
+        architecture=name,
+        model=own.model.name,
+        n_layer=own.model.n_layer,
+        size=cell.shape.size,
+        context=cell.context,
+        tp_size=cell.tp_size,
+        batch_size=cell.batch_size,
+        projected_ms=own.milliseconds,
+        published_ms=quoted,
+        fitted=fitted
         and calibration is not None
         and (name, cell.shape.size, cell.context, cell.tp_size) in calibration.rows,
-        "error_relative": None if quoted is None else milliseconds / quoted - 1,
-        "speedup": None if standard is None else standard / milliseconds - 1,
-        "published_speedup": _published_speedup(quoted, cell, published),
-        "compute_ms": run.timeline.compute_seconds * 1e3,
-        "communication_ms": run.timeline.communication_seconds * 1e3,
-        "exposed_communication_ms": run.timeline.exposed_seconds * 1e3,
-        "hideable_ms": hideable,
-        "share_hidden": (standard - milliseconds) / hideable if standard is not None and hideable else None,
-        "collectives": run.collectives,
-        "collective_bytes": run.collective_bytes,
-        "breakdown_ms": {part: seconds * 1e3 for part, seconds in run.timeline.breakdown().items()},
-    }
+        error_relative=None if quoted is None else own.milliseconds / quoted - 1,
+        speedup=baseline / own.milliseconds - 1,
+        published_speedup=None if quoted is None or quoted_baseline is None else quoted_baseline / quoted - 1,
+        compute_ms=run.timeline.compute_seconds * 1e3,
+        communication_ms=run.timeline.communication_seconds * 1e3,
+        exposed_communication_ms=run.timeline.exposed_seconds * 1e3,
+        hideable_ms=hideable,
+        share_hidden=(baseline - own.milliseconds) / hideable if hideable else None,
+        collectives=run.collectives,
+        collective_bytes=run.collective_bytes,
+        breakdown_ms=Parts(**{part: seconds * 1e3 for part, seconds in run.timeline.breakdown().items()}),
+    )
 
 
 def _published(name: str, cell: Cell, published: ReferenceConfig | None) -> float | None:
@@ -148,107 +158,110 @@ def _published(name: str, cell: Cell, published: ReferenceConfig | None) -> floa
     return None
 
 
-def _published_speedup(quoted: float | None, cell: Cell, published: ReferenceConfig | None) -> float | None:
-    standard = _published("standard", cell, published)
-    return standard / quoted - 1 if quoted is not None and standard is not None else None
+def _quoted(row: ProjectionRow) -> TimedRow:
+    """What the publication says of a row's cell and architecture, for the headline beside ours."""
+    return TimedRow(
+        kind="quoted",
+        architecture=row.architecture,
+        model=row.model,
+        n_layer=row.n_layer,
+        **dict(row.cell),
+        speedup=row.published_speedup,
+        compute_ms=None,
+        exposed_communication_ms=None,
+        hideable_ms=None,
+        share_hidden=None,
+    )
 
 
-def _calibration(calibration: Calibration | None) -> dict[str, Any] | None:
+def _published_headline(rows: Sequence[ProjectionRow], published: ReferenceConfig | None) -> float | None:
+    """The publication's own, where exactly its cells are projected."""
+    quoted = [row.published_ms for row in rows if row.architecture == BASELINE]
+    whole = published is not None and None not in quoted and len(quoted) == len(published.ttft)
+    return published.ttft_headline_geomean if whole and published else None
+
+
+def _calibration(calibration: Calibration | None) -> CalibrationFit | None:
     if calibration is None:
         return None
-    return {
-        "fitted_values": calibration.values,
-        "fitted_rows": [list(row) for row in sorted(calibration.rows)],
-        "mean_absolute_error": calibration.mean_absolute_error,
-    }
+    return CalibrationFit(
+        fitted_values=calibration.values,
+        fitted_rows=sorted(calibration.rows),
+        mean_absolute_error=calibration.mean_absolute_error,
+    )
 
 
-def _headline(rows: list[Row], published: ReferenceConfig | None) -> dict[str, Any] | None:
-    """Kraken's geometric mean speedup over the grid, projected, beside the published one."""
-    projected = [row["speedup"] for row in rows if row["architecture"] == "kraken" and row["speedup"] is not None]
-    if not projected:
-        return None
-    quoted = [row["published_speedup"] for row in rows if row["architecture"] == "kraken"]
-    complete = bool(quoted) and None not in quoted
-    whole = published is not None and complete and len(quoted) == len(published.ttft)
-    return {
-        "kraken_geomean_speedup": geomean_speedup([(1 + value, 1.0) for value in projected]),
-        "kraken_min_speedup": min(projected),
-        "kraken_max_speedup": max(projected),
-        "rows": len(projected),
-        "published_geomean_speedup": published.ttft_headline_geomean if whole and published else None,
-        "published_rows_geomean_speedup": geomean_speedup([(1 + value, 1.0) for value in quoted]) if complete else None,
-    }
-
-
-def _errors(rows: list[Row]) -> dict[str, Any]:
+def _errors(rows: Sequence[ProjectionRow]) -> dict[str, ErrorStatistics | None]:
     """Relative errors against the published times, fitted and held-out rows apart."""
-    groups = {
-        "fitted": [row for row in rows if row["fitted"]],
-        "held_out": [row for row in rows if row["published_ms"] is not None and not row["fitted"]],
+    known = [(row, row.error_relative) for row in rows if row.error_relative is not None]
+    held_out = [(row, error) for row, error in known if not row.fitted]
+    return {
+        "fitted": _error_statistics([error for row, error in known if row.fitted]),
+        "held_out": _error_statistics([error for _, error in held_out]),
+        **{
+            f"held_out_{name}": _error_statistics([error for row, error in held_out if row.architecture == name])
+            for name in PUBLISHED_ARCHITECTURES
+        },
     }
-    for name in PUBLISHED_ARCHITECTURES:
-        groups[f"held_out_{name}"] = [row for row in groups["held_out"] if row["architecture"] == name]
-    return {name: _error_statistics([row["error_relative"] for row in group]) for name, group in groups.items()}
 
 
-def _error_statistics(errors: list[float]) -> dict[str, float | int] | None:
+def _error_statistics(errors: list[float]) -> ErrorStatistics | None:
     if not errors:
         return None
-    return {
-        "rows": len(errors),
-        "mean_absolute_error": sum(abs(error) for error in errors) / len(errors),
-        "bias": sum(errors) / len(errors),
-        "worst": max(errors, key=abs),
-    }
+    return ErrorStatistics(
+        rows=len(errors),
+        mean_absolute_error=sum(abs(error) for error in errors) / len(errors),
+        bias=sum(errors) / len(errors),
+        worst=max(errors, key=abs),
+    )
 
 
-def _drawing(name: str, run: Prefill, cell: Cell) -> dict[str, Any]:
-    """The first layers' spans, for a timeline like the paper's Figure 3."""
+def _timeline(name: str, run: Prefill, cell: Cell) -> Timeline:
+    """The first layers' events, for a figure like the paper's Figure 3."""
     spans = [span for span in run.timeline.spans if span.task.layer is not None and span.task.layer < DRAWN_LAYERS]
-    return {
-        "kind": "projected",
-        "architecture": name,
-        "size": cell.shape.size,
-        "context": cell.context,
-        "tp_size": cell.tp_size,
-        "layers": DRAWN_LAYERS,
-        "spans": [
-            {
-                "name": span.task.name,
-                "category": span.task.category,
-                "stream": span.task.stream,
-                "layer": span.task.layer,
-                "start_ms": span.start_s * 1e3,
-                "end_ms": span.end_s * 1e3,
-            }
+    return Timeline(
+        kind="projected",
+        architecture=name,
+        size=cell.shape.size,
+        context=cell.context,
+        tp_size=cell.tp_size,
+        batch_size=cell.batch_size,
+        layers=DRAWN_LAYERS,
+        events=[
+            TimelineEvent(
+                lane=span.task.stream,
+                part=span.task.category,
+                name=span.task.name,
+                begin_ms=span.start_s * 1e3,
+                end_ms=span.end_s * 1e3,
+                layer=span.task.layer,
+            )
             for span in spans
         ],
-    }
+    )
 
 
-def _link_sweep(cells: list[Cell], hardware: Hardware, lookup: ModelLookup, dtype: str) -> list[Row]:
+def _link_sweep(
+    cells: list[Cell], hardware: Hardware, lookup: ModelByName, benchmark: BenchmarkConfig
+) -> list[LinkSweepRow]:
     """Geometric mean speedup over the grid where the link were slower or faster, all else equal."""
-    rows: list[Row] = []
+    rows: list[LinkSweepRow] = []
     for factor in LINK_FACTORS:
         device = replace(hardware, link_bandwidth=hardware.link_bandwidth * factor)
-        pairs: dict[str, list[tuple[float, float]]] = {}
+        speedups: dict[str, list[float]] = {}
         for cell in cells:
-            placed = _place(cell, device, lookup, dtype)
-            if "standard" not in placed:
-                continue
-            for name, run in placed.items():
-                times = (placed["standard"].timeline.seconds, run.timeline.seconds)
-                pairs.setdefault(name, []).append(times)
+            placed = _place(cell, device, lookup, benchmark)
+            for name, one in placed.items():
+                speedups.setdefault(name, []).append(placed[BASELINE].milliseconds / one.milliseconds - 1)
         rows += [
-            {
-                "kind": "projected",
-                "architecture": name,
-                "link_bandwidth_bytes_per_s": device.link_bandwidth,
-                "geomean_speedup": geomean_speedup(times),
-                "cells": len(times),
-            }
-            for name, times in pairs.items()
-            if name != "standard"
+            LinkSweepRow(
+                kind="projected",
+                architecture=name,
+                link_bandwidth_bytes_per_s=device.link_bandwidth,
+                geomean_speedup=geomean(values),
+                cells=len(values),
+            )
+            for name, values in speedups.items()
+            if name != BASELINE
         ]
     return rows

@@ -1,49 +1,41 @@
 """A projection as text for the terminal."""
 
-from typing import Any
+from pipeline.results.projection import ProjectionResult, ProjectionRow
+from pipeline.results.ttft import BASELINE, BOUND, Cell
 
-from pipeline.projection.grid import BOUND
 
-
-def text(body: dict[str, Any]) -> str:
+def text(result: ProjectionResult) -> str:
     """The grid in milliseconds, projected (and published), then errors and the headline."""
-    names = list(dict.fromkeys(row["architecture"] for row in body["rows"]))
-    lines = [f"TTFT projected for {body['hardware']}, ms (published in brackets, * fitted)", ""]
-    lines.append(f"{'size @ context, TP':<22}" + "".join(f"{_title(name):>18}" for name in names))
-    cells: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for row in body["rows"]:
-        key = (row["size"], row["context"], row["tp_size"], row["batch_size"])
-        cells.setdefault(key, {})[row["architecture"]] = row
-    for (size, context, tp_size, batch_size), cell in cells.items():
-        label = f"{size} @ {context}, TP {tp_size}" + (f", B {batch_size}" if batch_size > 1 else "")
-        lines.append(f"{label:<22}" + "".join(f"{_cell(cell.get(name)):>18}" for name in names))
+    names = list(dict.fromkeys(row.architecture for row in result.rows))
+    lines = [f"TTFT projected for {result.hardware}, ms (published in brackets, * fitted)", ""]
+    lines.append(f"{'size @ context, TP':<22}" + "".join(f"{'bound' if name == BOUND else name:>18}" for name in names))
+    cells: dict[Cell, dict[str, ProjectionRow]] = {}
+    for row in result.rows:
+        cells.setdefault(row.cell, {})[row.architecture] = row
+    for cell, found in cells.items():
+        batch = f", B {cell.batch_size}" if cell.batch_size > 1 else ""
+        label = f"{cell.size} @ {cell.context}, TP {cell.tp_size}{batch}"
+        lines.append(f"{label:<22}" + "".join(f"{_cell(found.get(name)):>18}" for name in names))
     lines.append("")
-    for group in ("fitted", "held_out", "held_out_kraken"):
-        statistics = body["errors"][group]
-        if statistics:
-            lines.append(
-                f"{group.replace('_', ' ')}: {statistics['rows']} rows, mean absolute error "
-                f"{statistics['mean_absolute_error']:.1%}, bias {statistics['bias']:+.1%}, "
-                f"worst {statistics['worst']:+.1%}"
-            )
-    headline = body["headline"]
-    if headline:
-        published = headline["published_geomean_speedup"]
-        beside = "" if published is None else f"; published {published:.1%}"
-        lines.append(
-            f"Kraken over standard, geometric mean of {headline['rows']} rows: projected "
-            f"{headline['kraken_geomean_speedup']:.1%}{beside}"
-        )
+    lines += [
+        f"{group.replace('_', ' ')}: {errors.rows} rows, mean absolute error "
+        f"{errors.mean_absolute_error:.1%}, bias {errors.bias:+.1%}, worst {errors.worst:+.1%}"
+        for group, errors in result.errors.items()
+        if errors
+    ]
+    lines += [
+        f"{entry.architecture} over {BASELINE}, geometric mean of {entry.rows} rows: "
+        f"{entry.geomean_speedup:+.1%} ({entry.kind})"
+        for entry in result.headline.all
+        if entry.architecture != BOUND
+    ]
+    if result.published_geomean_speedup is not None:
+        lines.append(f"the publication's own headline: {result.published_geomean_speedup:+.1%} (quoted)")
     return "\n".join(lines)
 
 
-def _title(name: str) -> str:
-    return "bound" if name == BOUND else name
-
-
-def _cell(row: dict[str, Any] | None) -> str:
+def _cell(row: ProjectionRow | None) -> str:
     if row is None:
         return "-"
-    published = row["published_ms"]
-    quoted = "" if published is None else f" ({published:.1f})"
-    return f"{row['projected_ms']:.1f}{quoted}{'*' if row['fitted'] else ''}"
+    quoted = "" if row.published_ms is None else f" ({row.published_ms:.1f})"
+    return f"{row.projected_ms:.1f}{quoted}{'*' if row.fitted else ''}"

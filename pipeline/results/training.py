@@ -49,7 +49,7 @@ class TrainingResult(Result):
     tokens: int = Field(description="tokens seen")
     train_loss_nats: float = Field(description="training loss of the last logged step, nats a token")
     val_loss_nats: float = Field(description="last validation loss, nats a token")
-    unigram_loss_nats: float | None = Field(description="loss of a unigram model of the same text, nats a token")
+    unigram_loss_nats: float = Field(description="loss of a unigram model of the same text, nats a token")
     tokens_per_s_median: float = Field(description="median over logged steps")
     stepping_s: float = Field(description="seconds in optimizer steps")
     wall_s: float = Field(description="seconds of the run, validation and checkpoints included")

@@ -4,7 +4,6 @@ import shutil
 import statistics
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from pipeline import files, provenance
 from pipeline.data import TokenData, TokenSampler
@@ -12,6 +11,7 @@ from pipeline.data.manifest import read as read_manifest
 from pipeline.errors import CheckpointError, DataError
 from pipeline.models import build_model, count
 from pipeline.models.checkpoint import save_model
+from pipeline.results.training import CurvePoint, TextSample, TrainingResult, ValidationPoint
 from pipeline.training import checkpoint, ray_launcher
 from pipeline.training.lock import run_lock
 from pipeline.training.log import LogTail, Record, RunLog, text_line
@@ -96,37 +96,35 @@ def publish(job: TrainingJob, state: TrainingState, folder: Path, data: TokenDat
         shutil.copy(job.data_folder / data.manifest["tokenizer"]["file"], temporary / "tokenizer.json")
 
 
-def result(job: TrainingJob, state: TrainingState, data: TokenData) -> dict[str, Any]:
-    """The body of training.json; every number is measured, from the run's own log."""
+def result(job: TrainingJob, state: TrainingState, data: TokenData) -> TrainingResult:
+    """What training.json says; every number is measured, from the run's own log."""
     records = RunLog(job.run_folder).read()
     steps = [record for record in records if record["kind"] == "train"]
-    rates = [record["tokens_per_s"] for record in steps]
-    kept = ("step", "loss_nats", "learning_rate", "gradient_norm", "tokens_per_s")
-    return {
-        "kind": "measured",
-        "model": job.model.name,
-        "architecture": job.model.architecture,
-        "parameters": count.parameters(job.model),
-        "shape": job.model.identity(),
-        "run_fingerprint": job.fingerprint,
-        "steps": state.step,
-        "tokens": state.tokens,
-        "train_loss_nats": steps[-1]["loss_nats"],
-        "val_loss_nats": state.validation[-1]["loss_nats"],
-        "unigram_loss_nats": data.manifest["unigram_loss_nats"],
-        "tokens_per_s_median": statistics.median(rates),
-        "stepping_s": _stepping_s(job, steps),
-        "wall_s": state.seconds,
-        "mfu": steps[-1]["mfu"],
-        "peak_memory_bytes": max(record["memory_bytes"] for record in steps),
-        "workers": job.cluster.num_workers,
-        "device_kind": job.cluster.device,
-        "curve": [{key: record[key] for key in kept} for record in steps],
-        "validation": state.validation,
-        "samples": [
-            {"step": record["step"], "text": record["text"]} for record in records if record["kind"] == "sample"
+    return TrainingResult(
+        kind="measured",
+        model=job.model.name,
+        architecture=job.model.architecture,
+        parameters=count.parameters(job.model),
+        shape=job.model.identity(),
+        run_fingerprint=job.fingerprint,
+        steps=state.step,
+        tokens=state.tokens,
+        train_loss_nats=steps[-1]["loss_nats"],
+        val_loss_nats=state.validation[-1]["loss_nats"],
+        unigram_loss_nats=data.manifest["unigram_loss_nats"],
+        tokens_per_s_median=statistics.median(record["tokens_per_s"] for record in steps),
+        stepping_s=_stepping_s(job, steps),
+        wall_s=state.seconds,
+        mfu=steps[-1]["mfu"],
+        peak_memory_bytes=max(record["memory_bytes"] for record in steps),
+        workers=job.cluster.num_workers,
+        device_kind=job.cluster.device,
+        curve=[CurvePoint(**{key: record[key] for key in CurvePoint.model_fields}) for record in steps],
+        validation=[ValidationPoint(**point) for point in state.validation],
+        samples=[
+            TextSample(step=record["step"], text=record["text"]) for record in records if record["kind"] == "sample"
         ],
-    }
+    )
 
 
 def _stepping_s(job: TrainingJob, records: list[Record]) -> float:

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pipeline.benchmark.built.ttft import VERIFIED, check_gpus, time_engines, time_tensorrt_llm
 from pipeline.benchmark.grid import Models, cells
 from pipeline.benchmark.progress import Progress, Say
-from pipeline.benchmark.result import headline, protocol
+from pipeline.benchmark.result import make_result
 from pipeline.benchmark.ttft import rules_of
 from pipeline.config.benchmark import BenchmarkConfig
 from pipeline.config.engine import EngineConfig
@@ -15,6 +14,7 @@ from pipeline.errors import CheckpointError, ConfigError
 from pipeline.export import folder as engine_folder
 from pipeline.export.spec import FILE as SPEC
 from pipeline.export.spec import EngineSpec
+from pipeline.results.ttft import TtftResult, TtftRow
 
 Folders = dict[str, Path]  # architecture -> engine folder
 BUILT = {"standard", "parallel", "kraken"}  # what TensorRT-LLM has classes for
@@ -38,9 +38,10 @@ def measure_engines(
     engine: EngineConfig,
     grid: Mapping[int, list[Models]],
     root: Path,
+    scale: str,
     say: Say,
-) -> dict[str, Any]:
-    """The body of a result file; `root` is the folder of all engines.
+) -> TtftResult:
+    """The benchmark's result; `root` is the folder of all engines.
 
     Raises ConfigError and MissingRequirementError before any work, CheckpointError with every engine that is missing
     or of another shape, RunError where a rank dies.
@@ -50,7 +51,7 @@ def measure_engines(
         check_gpus(max(grid))
     found = find(benchmark, grid, root)
     where = [(cell.context, cell.batch_size) for cell in cells(benchmark)]
-    rows: list[dict[str, Any]] = []
+    rows: list[TtftRow] = []
     progress = Progress(say, len(found))
     for (_, size), folders in found.items():
         rules = rules_of(benchmark)
@@ -59,24 +60,7 @@ def measure_engines(
         else:
             rows += time_tensorrt_llm(folders, engine, where, rules, size)
         progress.finished(f"{size}: {len(where)} prompts, {', '.join(folders)}")
-    return body_of(rows, benchmark)
-
-
-def body_of(rows: list[dict[str, Any]], benchmark: BenchmarkConfig) -> dict[str, Any]:
-    """Rows as the result file that every other measurement writes; what engines do not tell is empty."""
-    return {
-        "benchmark": benchmark.name,
-        "kind": "measured",
-        "verified": VERIFIED,
-        "protocol": protocol(benchmark),
-        "rows": rows,
-        "headline": headline(rows),
-        "decode_rows": [],
-        "breakdown": [],
-        "timeline": [],
-        "traces": [],
-        "figures": [],
-    }
+    return make_result(benchmark, scale, rows, VERIFIED)
 
 
 def find(benchmark: BenchmarkConfig, grid: Mapping[int, list[Models]], root: Path) -> dict[tuple[int, str], Folders]:
@@ -120,7 +104,7 @@ def _check(folder: Path, benchmark: BenchmarkConfig, models: Models, architectur
 def _command(benchmark: BenchmarkConfig, models: Models, architecture: str) -> str:
     """What builds the engine."""
     model = models.by_architecture[architecture]
-    words = [f"python -m stages.build_engine model={model.name} engine={benchmark.engine}"]
+    words = ["python -m stages.build_engine", *models.overrides(architecture), f"engine={benchmark.engine}"]
     words += [f"engine.tp_size={models.tp_size} engine.dtype={benchmark.dtype} engine.weights={benchmark.weights}"]
     words += [f"model.n_layer={model.n_layer} engine.max_input_len={max(benchmark.contexts)}"]
     if benchmark.engine == "tensorrt":

@@ -12,17 +12,21 @@ from typing import Any
 
 import torch
 
-from pipeline.benchmark.protocol import Rules, ratio_interval, summarise
+from pipeline.benchmark.protocol import Rules
 from pipeline.benchmark.ranks.launcher import RankGroup
 from pipeline.benchmark.ranks.links import make_links
 from pipeline.benchmark.ranks.spec import RankSpec
+from pipeline.benchmark.rows import Series, ttft_row
 from pipeline.config.engine import EngineConfig
+from pipeline.config.link import LOOPBACK
 from pipeline.errors import ConfigError, MissingRequirementError, RunError
 from pipeline.export import folder as engine_folder
 from pipeline.export.spec import FILE as SPEC
 from pipeline.export.spec import EngineSpec
 from pipeline.export.tensorrt_llm.environment import Environment, check_versions
 from pipeline.export.tensorrt_llm.maker import benchmark_spec
+from pipeline.results.engine import EngineResult
+from pipeline.results.ttft import BASELINE, RunRow, TtftRow
 
 SEED = 1337
 VERIFIED = "written and unverified: run on GPUs here for the first time"
@@ -41,22 +45,23 @@ def time_engines(
     size: str = "",
     cuda_graph: bool = True,
     timeout_s: float = 120.0,
-) -> list[dict[str, Any]]:
+) -> list[TtftRow]:
     """Rows of TensorRT engines (architecture -> folder) for every (context, batch size) of `cells`.
 
     Raises ConfigError where the engines do not belong together, MissingRequirementError without a GPU a rank,
     CheckpointError for incomplete engines, RunError where a rank dies.
     """
-    bodies = _together(folders, "tensorrt")
-    tp_size = int(next(iter(bodies.values()))["ranks"])
+    engines = _together(folders, "tensorrt")
+    first = next(iter(engines.values()))
+    tp_size = first.ranks
     check_gpus(tp_size)
-    rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory(prefix="engines-") as scratch, make_links(["loopback"], tp_size) as links:
+    rows: list[TtftRow] = []
+    with tempfile.TemporaryDirectory(prefix="engines-") as scratch, make_links([LOOPBACK], tp_size) as links:
         spec = RankSpec(
             tp_size=tp_size,
             store=str(Path(scratch, "store")),
             device="cuda",
-            dtype=str(next(iter(bodies.values()))["dtype"]),
+            dtype=first.dtype,
             threads=1,
             cores=[],
             transport="gloo",
@@ -69,7 +74,7 @@ def time_engines(
             ranks.command("load", folders={name: str(folder.absolute()) for name, folder in folders.items()})
             for context, batch_size in cells:
                 found = ranks.command("measure", context=context, batch_size=batch_size, rules=asdict(rules))[0]
-                rows += engine_rows(bodies, found, context, batch_size, size)
+                rows += engine_rows(engines, found, context, batch_size, size)
     return rows
 
 
@@ -79,12 +84,12 @@ def time_tensorrt_llm(
     cells: list[tuple[int, int]],
     rules: Rules,
     size: str = "",
-) -> list[dict[str, Any]]:
+) -> list[TtftRow]:
     """Rows of TensorRT-LLM engines, timed one after the other in the environment that `engine` names."""
-    bodies = _together(folders, "tensorrt_llm")
+    engines = _together(folders, "tensorrt_llm")
     environment = Environment.of(engine)
     check_versions(environment.run({"action": "probe"}, []))
-    rows: list[dict[str, Any]] = []
+    rows: list[TtftRow] = []
     for context, batch_size in cells:
         samples: dict[str, list[float]] = {}
         for name, folder in folders.items():
@@ -98,77 +103,68 @@ def time_tensorrt_llm(
                 raise RunError(f"{folder}: timing ended with {found.exit_code}: {found.tail}")
             samples[name] = found.samples_ms
         result = {"samples_ms": samples, "warmup_rounds": rules.warmup_min, "ranks_agree": {}}
-        rows += engine_rows(bodies, result, context, batch_size, size, paired=False)
+        rows += engine_rows(engines, result, context, batch_size, size, paired=False)
     return rows
 
 
 def engine_rows(
-    bodies: Mapping[str, dict[str, Any]],
+    engines: Mapping[str, EngineResult],
     result: dict[str, Any],
     context: int,
     batch_size: int,
     size: str,
     paired: bool = True,
-) -> list[dict[str, Any]]:
+) -> list[TtftRow]:
     """One row an engine. No bound without collectives is built, so what could be hidden is not known: null."""
-    samples: dict[str, list[float]] = result["samples_ms"]
-    standard = samples.get("standard")
+    samples = {name: [rounds] for name, rounds in result["samples_ms"].items()}
     rows = []
-    for name, series in samples.items():
-        body, own = bodies[name], summarise(series)
-        faster = ratio_interval(standard, series) if standard and paired else None
-        rows.append(
-            {
-                "kind": "measured",
-                "architecture": name,
-                "model": body["model"],
-                "size": size or body["model"],
-                "context": context,
-                "batch_size": batch_size,
-                "tp_size": body["ranks"],
-                "engine": body["engine"],
-                "mode": body["mode"],
-                "engine_version": f"{body['module']} {body['version']}",
-                "verified": VERIFIED,
-                "device": "cuda",
-                "dtype": body["dtype"],
-                "link": "loopback",
-                "weights": body["weights"],
-                "oversubscribed": False,
-                "ttft_ms_median": own.median,
-                "ttft_ms_p95": own.p95,
-                "ttft_ms_low": own.low,
-                "ttft_ms_high": own.high,
-                "ttft_ms_min": own.minimum,
-                "speedup": summarise(standard).median / own.median - 1 if standard else None,
-                "speedup_low": faster[0] - 1 if faster else None,
-                "speedup_high": faster[1] - 1 if faster else None,
-                "compute_ms": None,
-                "exposed_communication_ms": None,
-                "hideable_ms": None,
-                "share_hidden": None,
-                "repeats": own.repeats,
-                "warmup_rounds": result["warmup_rounds"],
-                "collectives": body["collectives"],
-                "ranks_agree": result["ranks_agree"].get(name),
-            }
+    for name, own in samples.items():
+        engine = engines[name]
+        about = RunRow(
+            kind="measured",
+            architecture=name,
+            model=engine.model,
+            n_layer=engine.spec["model"]["n_layer"],
+            size=size or engine.model,
+            context=context,
+            batch_size=batch_size,
+            tp_size=engine.ranks,
+            link=LOOPBACK,
+            engine=engine.engine,
+            engine_version=f"{engine.module} {engine.version}",
+            mode=engine.mode,
+            device="cuda",
+            dtype=engine.dtype,
+            transport="nccl",
+            ranks_measured=engine.ranks,
+            threads_per_rank=None,
+            pinned_cores=[],
+            oversubscribed=False,
+            weights=engine.weights,
+            comparability=VERIFIED,
         )
+        facts = {
+            "warmup_rounds": result["warmup_rounds"],
+            "collectives": engine.collectives,
+            "ranks_agree": result["ranks_agree"].get(name),
+        }
+        rows.append(ttft_row(about, Series(own, samples.get(BASELINE), paired=paired), facts))
     return rows
 
 
-def _together(folders: Mapping[str, Path], engine: str) -> dict[str, dict[str, Any]]:
+def _together(folders: Mapping[str, Path], engine: str) -> dict[str, EngineResult]:
     """engine.json of every folder; raises ConfigError where they cannot be compared."""
     if not folders:
         raise ConfigError(f"no {engine} engine to time: build some with python -m stages.build_engine engine={engine}")
-    bodies = {name: engine_folder.read(folder) for name, folder in folders.items()}
+    engines = {name: engine_folder.read(folder) for name, folder in folders.items()}
     for key in ("engine", "ranks", "dtype", "mode", "module", "version"):
-        values = {str(body[key]) for body in bodies.values()}
+        values = {str(getattr(one, key)) for one in engines.values()}
         if len(values) > 1 or (key == "engine" and values != {engine}):
             raise ConfigError(
                 f"engines differ in {key}: {', '.join(sorted(values))}; timed side by side they must all be "
                 + (engine if key == "engine" else "alike")
             )
-    return bodies
+    return engines
 
 
 def check_gpus(tp_size: int) -> None:

@@ -14,8 +14,7 @@ from pipeline.communication import Communicator, TimedCommunicator
 from pipeline.communication.clock import Clock, HostClock
 from pipeline.models import Transformer
 from pipeline.models.layers import Attention, FeedForward, WayLayerNorm, WayLinear
-
-KINDS = ("norm", "gemm", "overlapped_gemm", "attention", "lm_head", "allreduce", "other")
+from pipeline.results.ttft import PARTS
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class SpanRecorder:
 
     def milliseconds_by_kind(self) -> dict[str, float]:
         """Exclusive milliseconds of every kind, zeros included."""
-        total = dict.fromkeys(KINDS, 0.0)
+        total: dict[str, float] = dict.fromkeys(PARTS, 0.0)
         for segment in self.segments():
             total[segment.kind] += (segment.end_ns - segment.begin_ns) / 1e6
         return total
@@ -85,7 +84,7 @@ class SpanCommunicator:
         self.world_size = inner.world_size
 
     def start(self, x: Tensor) -> "_SpanHandle":
-        with self.recorder.span("allreduce", "start"):
+        with self.recorder.span("all_reduce", "start"):
             return _SpanHandle(self.timed.start(x), self.recorder)
 
 
@@ -95,7 +94,7 @@ class _SpanHandle:
     recorder: SpanRecorder
 
     def wait(self) -> Tensor:
-        with self.recorder.span("allreduce", "wait"):
+        with self.recorder.span("all_reduce", "wait"):
             result: Tensor = self.handle.wait()
         return result
 

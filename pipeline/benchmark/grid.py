@@ -1,14 +1,13 @@
 """The grid of a benchmark: which models meet at which context, batch and number of ranks."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.config import ModelConfig
-from pipeline.config.benchmark import BenchmarkConfig, Shape
+from pipeline.config.benchmark import BASELINE, BenchmarkConfig, Shape
 from pipeline.errors import ConfigError
 from pipeline.models import Placement, local_shape
-
-ModelByName = Callable[[str], ModelConfig]
+from pipeline.models.architectures import block_of, names
+from pipeline.models.timed import ModelByName, timed_model
 
 
 @dataclass(frozen=True)
@@ -18,10 +17,25 @@ class Models:
     size: str
     tp_size: int
     by_architecture: dict[str, ModelConfig]
+    configured: frozenset[str]  # architectures whose model is a config file; the others' are derived from the standard
 
     @property
     def n_layer(self) -> int:
         return next(iter(self.by_architecture.values())).n_layer
+
+    def weights_of(self, architecture: str) -> str:
+        """Name of the model whose trained weights an architecture runs: a schedule of another runs that one's."""
+        owner = block_of(architecture).weights_of
+        return self.by_architecture[owner if owner in self.by_architecture else architecture].name
+
+    def overrides(self, architecture: str) -> list[str]:
+        """What composes an architecture's model, but for the number of layers, as a stage takes it."""
+        model = self.by_architecture[architecture]
+        if architecture in self.configured:
+            return [f"model={model.name}"]
+        standard = self.by_architecture[BASELINE].model_dump()
+        changed = {key: value for key, value in model.model_dump().items() if value != standard[key]}
+        return [f"model={standard['name']}", *(f"model.{key}={value}" for key, value in changed.items())]
 
 
 @dataclass(frozen=True)
@@ -35,7 +49,7 @@ class Cell:
 def expand(benchmark: BenchmarkConfig, model_by_name: ModelByName) -> dict[int, list[Models]]:
     """Models by number of ranks; raises ConfigError with every shape that cannot be run."""
     grid: dict[int, list[Models]] = {}
-    faults: list[str] = []
+    faults = _unknown(benchmark)
     for tp_size in benchmark.tp_sizes:
         grid[tp_size] = [_models(benchmark, shape, tp_size, model_by_name, faults) for shape in benchmark.shapes]
     if faults:
@@ -60,23 +74,23 @@ def _models(
     benchmark: BenchmarkConfig, shape: Shape, tp_size: int, model_by_name: ModelByName, faults: list[str]
 ) -> Models:
     chosen: dict[str, ModelConfig] = {}
-    for architecture, template in shape.models.items():
-        name = template.format(tp_size=tp_size)
+    for architecture in benchmark.architectures:
         try:
-            model = model_by_name(name)
-            if shape.n_layer is not None:
-                model = model.model_copy(update={"n_layer": shape.n_layer})
+            model = timed_model(benchmark, shape, architecture, tp_size, model_by_name)
             local_shape(model, Placement(0, tp_size))
         except ConfigError as error:
             faults.append(f"benchmark.tp_sizes={tp_size}, {shape.size} {architecture}: {error}")
             continue
-        if model.architecture != architecture:
-            faults.append(f"benchmark.shapes {shape.size}: {name} is {model.architecture}, not {architecture}")
         faults += _context_faults(benchmark, model)
         chosen[architecture] = model
-    if "standard" not in shape.models:
-        faults.append(f"benchmark.shapes {shape.size}: no standard model; every speedup is measured against it")
-    return Models(shape.size, tp_size, chosen)
+    return Models(shape.size, tp_size, chosen, frozenset(shape.models))
+
+
+def _unknown(benchmark: BenchmarkConfig) -> list[str]:
+    """Architectures that something is said of and that are none; those of `architectures` are met when built."""
+    named = [(f"benchmark.shapes {shape.size}: models", name) for shape in benchmark.shapes for name in shape.models]
+    named += [("benchmark.derived", name) for name in benchmark.derived]
+    return [f"{where}: {name} is no architecture" for where, name in named if name not in names()]
 
 
 def _context_faults(benchmark: BenchmarkConfig, model: ModelConfig) -> list[str]:

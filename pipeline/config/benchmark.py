@@ -1,10 +1,12 @@
 """What is timed, and by which protocol."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from pipeline.config.group import Group
+
+BASELINE = "standard"  # what every speedup is measured against
 
 
 class Shape(Group):
@@ -12,11 +14,17 @@ class Shape(Group):
 
     size: str = Field(description="label of the row, as 1.3B")
     models: dict[str, str] = Field(
-        description="model config per architecture; {tp_size} in a name is replaced by the number of ranks"
+        description="model config by architecture, the standard one at least; the others take its shape. "
+        "{tp_size} in a name is replaced by the number of ranks"
     )
     n_layer: PositiveInt | None = Field(
         None, description="layers actually timed; null: all (the paper runs a quarter of some)"
     )
+
+    def model_name(self, architecture: str, tp_size: int) -> str | None:
+        """The model config of an architecture that has one of its own here."""
+        named = self.models.get(architecture)
+        return named.replace("{tp_size}", str(tp_size)) if named else None
 
 
 class BenchmarkConfig(Group):
@@ -29,7 +37,12 @@ class BenchmarkConfig(Group):
     engine: Literal["torch", "tensorrt", "tensorrt_llm"] = Field(
         "torch", description="what runs the forward: torch, or engines that build_engine made, a GPU a rank"
     )
-    shapes: list[Shape] = Field(description="rows of the grid")
+    architectures: list[str] = Field(description="what is timed side by side, standard first")
+    shapes: list[Shape] = Field(description="rows of the grid", min_length=1)
+    derived: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="by architecture, fields of the models that take the standard shape, as track_depth",
+    )
     contexts: list[PositiveInt] = Field(description="prompt lengths in tokens")
     tp_sizes: list[PositiveInt] = Field(description="numbers of ranks")
     batch_sizes: list[PositiveInt] = Field(default_factory=lambda: [1], description="prompts per forward")
@@ -59,3 +72,28 @@ class BenchmarkConfig(Group):
     rank_timeout_s: PositiveFloat = Field(
         120.0, description="seconds without an answer after which a rank counts as hung"
     )
+
+    @model_validator(mode="after")
+    def check_grid(self) -> "BenchmarkConfig":
+        sizes = [shape.size for shape in self.shapes]
+        own = {architecture for shape in self.shapes for architecture in shape.models}
+        faults = [
+            f"{field}={names}: must name each once"
+            for field, names in (("architectures", self.architectures), ("shapes", sizes))
+            if len(set(names)) < len(names)
+        ]
+        if self.architectures[:1] != [BASELINE]:
+            faults.append(f"architectures={self.architectures}: must begin with {BASELINE}, which speedups are against")
+        faults += [
+            f"shapes {shape.size}: models={shape.models}: must name a {BASELINE} model, whose shape others take"
+            for shape in self.shapes
+            if BASELINE not in shape.models
+        ]
+        faults += [
+            f"derived.{architecture}: the shapes name a model of its own; set these fields in its file"
+            for architecture in self.derived
+            if architecture in own
+        ]
+        if faults:
+            raise ValueError("\n".join(faults))
+        return self

@@ -45,7 +45,7 @@ def parse_group(group: str, raw: object, where: str) -> Group:
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(f"{where}: {_describe(_faults(error, group))}") from None
+        raise ConfigError(f"{where}: {'; '.join(_faults(error, group))}") from None
 
 
 def _model_faults(raw: dict[str, Any], model_faults: Callable[[ModelConfig], list[str]]) -> list[str]:

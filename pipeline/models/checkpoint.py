@@ -23,11 +23,17 @@ CONFIG = "config.json"
 
 
 def save_model(folder: Path, model: Transformer, details: dict[str, Any] | None = None) -> None:
-    """Write a whole model to `folder`, atomically per file; `details` is kept in config.json."""
+    """Write a whole model to `folder`, atomically per file; `details` is kept in config.json.
+
+    It states the weights' hash too, by which others know the model without reading it.
+    """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with files.atomic_path(folder / WEIGHTS) as temporary:
         save_file(state, temporary, metadata={"format": "pt"})
-    files.write_json(folder / CONFIG, {"model": model.config.model_dump(mode="json"), **(details or {})})
+    path = folder / WEIGHTS
+    weights = {"file": WEIGHTS, "sha256": files.sha256_of(path), "bytes": path.stat().st_size}
+    body = {"model": model.config.model_dump(mode="json"), "weights": weights, **(details or {})}
+    files.write_json(folder / CONFIG, body)
 
 
 def read_details(folder: Path) -> dict[str, Any]:
@@ -36,8 +42,10 @@ def read_details(folder: Path) -> dict[str, Any]:
         details = files.read_json(folder / CONFIG)
         ModelConfig.model_validate(details["model"])
     except FileNotFoundError:
+        name, others = files.variants_of(folder)
+        there = f" with the same overrides; there are: {', '.join(others)}" if others else ""
         raise CheckpointError(
-            f"no trained model in {folder}: train it first, as python -m stages.train model={folder.name}"
+            f"no trained model in {folder}: train it first, as python -m stages.train model={name}{there}"
         ) from None
     except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / CONFIG} is not a model's description: {error}") from None
@@ -63,7 +71,7 @@ def load_model(
     config = read_config(folder)
     if expected is not None and weights_identity(config) != weights_identity(expected):
         raise CheckpointError(f"{folder} holds another model: {_differences(config, expected)}")
-    model = build_model(config, placement, seed=None, device=device, dtype=dtype)
+    model = build_model(expected or config, placement, seed=None, device=device, dtype=dtype)  # on its own schedule
     with torch.no_grad():
         for name, tensor in read_weights(folder, config, placement, model):
             model.get_parameter(name).copy_(tensor)

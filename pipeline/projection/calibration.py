@@ -6,14 +6,14 @@ a collective costs at least cannot be told apart. The other sizes, and every Kra
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.config.benchmark import Shape
-from pipeline.config.model import ModelConfig
+from pipeline.config.benchmark import BenchmarkConfig
 from pipeline.config.reference import PublishedTtft, ReferenceConfig
+from pipeline.models.timed import ModelByName, timed_model
 from pipeline.projection.hardware import FITTED, Hardware
 from pipeline.projection.prefill import prefill
 
@@ -27,7 +27,6 @@ BOUNDS = {
     "link_latency_s": (1e-7, 1e-3),
     "link_latency_per_rank_s": (1e-8, 1e-4),
 }
-ModelLookup = Callable[[str], ModelConfig]
 
 
 @dataclass(frozen=True)
@@ -37,12 +36,6 @@ class Calibration:
     values: dict[str, float]
     rows: frozenset[tuple[str, str, int, int]]  # (architecture, size, context, tp_size)
     mean_absolute_error: float  # relative, over the fitted rows
-
-
-def timed_model(shape: Shape, architecture: str, tp_size: int, lookup: ModelLookup) -> ModelConfig:
-    """The model of a row, with the layers that are really timed; raises ConfigError for an unknown name."""
-    model = lookup(shape.models[architecture].format(tp_size=tp_size))
-    return model.model_copy(update={"n_layer": shape.n_layer}) if shape.n_layer else model
 
 
 def published_ms(row: PublishedTtft, architecture: str) -> float:
@@ -56,7 +49,7 @@ def fitted_sizes(published: Sequence[PublishedTtft]) -> set[str]:
 
 
 def calibrate(
-    hardware: Hardware, reference: ReferenceConfig, shapes: Sequence[Shape], lookup: ModelLookup, dtype: str
+    hardware: Hardware, reference: ReferenceConfig, benchmark: BenchmarkConfig, lookup: ModelByName
 ) -> Calibration | None:
     """Least squares on log(projected / published) of the fitted rows; None where there are too few.
 
@@ -64,13 +57,13 @@ def calibrate(
     """
     from scipy.optimize import least_squares
 
-    by_size = {shape.size: shape for shape in shapes}
+    by_size = {shape.size: shape for shape in benchmark.shapes}
     chosen = fitted_sizes(reference.ttft)
     targets = [
-        (architecture, row, timed_model(by_size[row.size], architecture, row.tp_size, lookup))
+        (architecture, row, timed_model(benchmark, by_size[row.size], architecture, row.tp_size, lookup))
         for row in reference.ttft
         for architecture in FITTED_ARCHITECTURES
-        if row.size in chosen and row.size in by_size and architecture in by_size[row.size].models
+        if row.size in chosen and row.size in by_size and architecture in benchmark.architectures
     ]
     if len(targets) < 2 * len(FITTED):
         return None
@@ -80,7 +73,7 @@ def calibrate(
         tuned = hardware.with_values(dict(zip(FITTED, np.exp(logs).tolist(), strict=True)))
         return np.array(
             [
-                math.log(prefill(model, tuned, row.context, row.tp_size, dtype=dtype).timeline.seconds * 1e3)
+                math.log(prefill(model, tuned, row.context, row.tp_size, dtype=benchmark.dtype).timeline.seconds * 1e3)
                 - math.log(published_ms(row, architecture))
                 for architecture, row, model in targets
             ]

@@ -10,6 +10,7 @@ from pipeline.compose import CONF, compose, compose_raw, group_options, model_co
 from pipeline.config import Config
 from pipeline.experiment.work import load
 from pipeline.models import Placement, build_model
+from pipeline.models.placement import head_dim
 
 SCALES = group_options("scale")
 NEEDS_A_SOURCE = {"local": "data.source=[text]", "nanogpt": "data.source=[bins]"}
@@ -65,7 +66,9 @@ def test_the_models_the_project_promises_are_there():
         *(f"kraken_355m_{n}way" for n in (2, 4)),
         "kraken_760m_4way",
         *(f"demo_{m}" for m in ("standard", "parallel", "kraken_2way", "kraken_4way")),
-        *(f"{a}_{s}" for a in ("standard", "parallel") for s in ("1_3b", "6_7b", "13b", "65b", "175b")),
+        *("demo_ladder", "demo_desync_4way", "demo_parallel_track_4way"),
+        *("ladder_124m", "desync_124m_4way", "parallel_track_124m_4way"),
+        *(f"standard_{s}" for s in ("1_3b", "6_7b", "13b", "65b", "175b")),
         *(f"kraken_{s}_{n}way" for s in ("1_3b", "6_7b", "13b", "65b", "175b") for n in (4, 8)),
     }
     assert promised <= set(group_options("model"))
@@ -84,7 +87,7 @@ def test_demo_models_have_equal_parameter_counts():
 def test_table_4_head_sizes_are_the_papers():
     for size in ("1_3b", "6_7b", "13b", "65b", "175b"):
         for n_ways in (4, 8):
-            assert model_config(f"kraken_{size}_{n_ways}way").head_dim in (72, 96, 104, 128)
+            assert head_dim(model_config(f"kraken_{size}_{n_ways}way")) in (72, 96, 104, 128)
 
 
 @pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda p: str(p.relative_to(CONF)))

@@ -8,7 +8,14 @@ from pipeline.errors import CheckpointError
 from pipeline.models import Placement, build_model, shard_state
 from pipeline.models.checkpoint import WEIGHTS, load_model, save_model
 
-NAMES = ["demo_standard", "demo_parallel", "demo_kraken_4way", "demo_ladder", "demo_desync_4way"]
+NAMES = [
+    "demo_standard",
+    "demo_parallel",
+    "demo_kraken_4way",
+    "demo_ladder",
+    "demo_desync_4way",
+    "demo_parallel_track_4way",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -26,6 +33,14 @@ def test_what_is_saved_comes_back_whole_and_by_rank(tmp_path, name):
             loaded = load_model(tmp_path, config, placement).state_dict()
             assert loaded.keys() == expected.keys()
             assert all(torch.equal(loaded[key], expected[key]) for key in expected), name
+
+
+def test_a_schedule_loads_the_weights_of_the_model_it_schedules(tmp_path):
+    standard = build_model(model_config("demo_standard"), seed=3)
+    save_model(tmp_path, standard)
+    loaded = load_model(tmp_path, standard.config.model_copy(update={"architecture": "standard_split"}))
+    assert loaded.config.architecture == "standard_split"
+    assert all(torch.equal(standard.state_dict()[name], tensor) for name, tensor in loaded.state_dict().items())
 
 
 def test_row_parallel_biases_live_once():

@@ -7,10 +7,11 @@ import pytest
 
 from pipeline.compose import compose, model_config
 from pipeline.config import ModelConfig
-from pipeline.config.benchmark import Shape
+from pipeline.config.benchmark import BenchmarkConfig
 from pipeline.config.reference import PublishedTtft
 from pipeline.models import count
 from pipeline.models.architectures import block_of, names
+from pipeline.models.timed import timed_model
 from pipeline.models.trace import trace
 from pipeline.projection.calibration import calibrate, fitted_sizes
 from pipeline.projection.grid import geomean_speedup, project
@@ -236,9 +237,10 @@ def test_a_fit_finds_the_device_that_made_the_times(paper):
             "link_latency_per_rank_s": 1e-6,
         }
     )
-    published = [_made(row, shapes, truth) for row in paper.reference.ttft]
+    benchmark = paper.benchmark.model_copy(update={"shapes": shapes})
+    published = [_made(row, benchmark, truth) for row in paper.reference.ttft]
     reference = paper.reference.model_copy(update={"ttft": published})
-    fit = calibrate(start, reference, shapes, lookup, "float16")
+    fit = calibrate(start, reference, benchmark, lookup)
     assert fit is not None
     assert fit.mean_absolute_error < 0.02
     assert set(fit.values) == set(FITTED)
@@ -253,11 +255,11 @@ def test_a_fit_finds_the_device_that_made_the_times(paper):
         )
 
 
-def _made(row: PublishedTtft, shapes: list[Shape], device: Hardware) -> PublishedTtft:
-    by_size = {shape.size: shape for shape in shapes}
+def _made(row: PublishedTtft, benchmark: BenchmarkConfig, device: Hardware) -> PublishedTtft:
+    (shape,) = (shape for shape in benchmark.shapes if shape.size == row.size)
     times = {
         f"{name}_ms": prefill(
-            lookup(by_size[row.size].models[name].format(tp_size=row.tp_size)), device, row.context, row.tp_size
+            timed_model(benchmark, shape, name, row.tp_size, lookup), device, row.context, row.tp_size
         ).timeline.seconds
         * 1e3
         for name in ("standard", "parallel", "kraken")
@@ -271,29 +273,27 @@ def test_every_second_size_is_fitted(paper):
 
 def test_too_few_rows_fit_nothing(paper):
     few = paper.reference.model_copy(update={"ttft": paper.reference.ttft[:2]})
-    assert calibrate(Hardware.from_config(paper.hardware), few, paper.benchmark.shapes, lookup, "float16") is None
+    assert calibrate(Hardware.from_config(paper.hardware), few, paper.benchmark, lookup) is None
 
 
 def test_rows_of_a_grid(paper):
     benchmark = paper.benchmark.model_copy(update={"shapes": paper.benchmark.shapes[:1], "contexts": [128]})
     body = project(benchmark, DEVICE, lookup, paper.reference)
-    assert len(body["rows"]) == 2 * 6  # two numbers of ranks, five architectures and the bound
+    architectures = [*benchmark.architectures, "no_communication"]
+    assert [row["architecture"] for row in body["rows"]] == 2 * architectures  # for two numbers of ranks
     for row in body["rows"]:
         assert row["kind"] == "projected"
         assert row["fitted"] is False
-        assert (row["published_ms"] is None) == (row["architecture"] in ("ladder", "desync", "no_communication"))
+        assert (row["published_ms"] is None) == (row["architecture"] not in ("standard", "parallel", "kraken"))
         assert sum(row["breakdown_ms"].values()) == pytest.approx(row["projected_ms"])
-    standard, bound = body["rows"][0], body["rows"][5]
+    standard, bound = body["rows"][0], body["rows"][len(benchmark.architectures)]
     assert standard["published_ms"] == 3.7
     assert standard["speedup"] == 0
     assert bound["share_hidden"] == pytest.approx(1)
     assert body["headline"]["published_geomean_speedup"] is None  # two of twenty rows are no headline
     assert body["errors"]["fitted"] is None
     assert body["errors"]["held_out"]["rows"] == 6
-    assert {drawing["architecture"] for drawing in body["timelines"]} == {
-        *paper.benchmark.shapes[0].models,
-        "no_communication",
-    }
+    assert {drawing["architecture"] for drawing in body["timelines"]} == set(architectures)
 
 
 def test_another_device_has_no_published_times(paper):

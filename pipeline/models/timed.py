@@ -1,0 +1,49 @@
+"""Which model stands for an architecture in a benchmark's grid."""
+
+from collections.abc import Callable
+
+from pipeline.config.benchmark import BASELINE, BenchmarkConfig, Shape
+from pipeline.config.model import ModelConfig
+from pipeline.config.parsing import parse_group
+from pipeline.errors import ConfigError
+from pipeline.models.architectures import block_of
+from pipeline.models.placement import shape_faults
+
+ModelByName = Callable[[str], ModelConfig]
+
+
+def timed_model(
+    benchmark: BenchmarkConfig, shape: Shape, architecture: str, tp_size: int, model_by_name: ModelByName
+) -> ModelConfig:
+    """The model of a row, with the layers that are really timed.
+
+    An architecture that the shape names no model for takes the standard model's shape, with a way a rank where it
+    shares out heads and FFN over ways. Raises ConfigError for unknown names and for what cannot be built.
+    """
+    name = shape.model_name(architecture, tp_size)
+    if name is None:
+        standard = timed_model(benchmark, shape, BASELINE, tp_size, model_by_name)
+        return _derived(standard, architecture, tp_size, benchmark.derived.get(architecture, {}))
+    model = model_by_name(name)
+    if model.architecture != architecture:
+        raise ConfigError(f"benchmark.shapes {shape.size}: {name} is {model.architecture}, not {architecture}")
+    return model if shape.n_layer is None else model.model_copy(update={"n_layer": shape.n_layer})
+
+
+def _derived(standard: ModelConfig, architecture: str, tp_size: int, fields: dict[str, object]) -> ModelConfig:
+    """The standard model's shape for another architecture, named as its config file would be."""
+    ways = block_of(architecture).ways
+    if ways == "own":
+        raise ConfigError(f"every way has a width of its own; name its model in benchmark.shapes, beside {BASELINE}")
+    named = (
+        standard.name.replace(BASELINE, architecture)
+        if BASELINE in standard.name
+        else f"{standard.name}_{architecture}"
+    )
+    placed = {"name": f"{named}_{tp_size}way", "n_ways": tp_size} if ways == "split" else {"name": named}
+    raw = {**standard.model_dump(), "architecture": architecture, **placed, **fields}
+    model = parse_group("model", raw, f"benchmark.derived.{architecture}")
+    assert isinstance(model, ModelConfig)
+    if faults := shape_faults(model):
+        raise ConfigError("; ".join(faults))
+    return model

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from pipeline.config.group import Group
 
@@ -12,10 +12,7 @@ class HardwareConfig(Group):
 
     name: str = Field(description="name of the config file")
     source: str = Field(description="where the numbers come from")
-    n_devices: PositiveInt = Field(8, description="devices in the node")
-    memory_bytes: PositiveFloat = Field(description="memory per device")
-    matmul_flops: PositiveFloat = Field(description="dense matrix FLOP/s in the dtype below")
-    dtype: Literal["float32", "float16", "bfloat16"] = Field("float16", description="dtype of matmul_flops")
+    matmul_flops: PositiveFloat = Field(description="dense matrix FLOP/s in float16")
     memory_bandwidth: PositiveFloat = Field(description="bytes/s to device memory")
     link_bandwidth: PositiveFloat = Field(description="bytes/s per direction between two devices")
     link_latency_s: PositiveFloat = Field(description="seconds until the first byte of a collective arrives")

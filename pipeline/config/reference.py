@@ -28,4 +28,3 @@ class ReferenceConfig(Group):
     ttft_hardware: str = Field(description="hardware config of the machine behind `ttft`")
     ttft_benchmark: str = Field(description="benchmark config with the shapes of `ttft`")
     ttft_headline_geomean: float = Field(description="geometric mean speedup of Kraken over standard")
-    a100_hours: dict[str, float] = Field(description="A100 hours by model config")

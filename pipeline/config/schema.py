@@ -27,7 +27,6 @@ class ExperimentConfig(Group):
     title: str = Field(description="one line for --help and the report")
     models: dict[str, list[str]] = Field(description="model configs per scale, the baseline first")
     stages: list[str] = Field(default_factory=list, description="stages to run; empty: all")
-    reports: list[str] = Field(default_factory=list, description="published tables and figures it touches")
 
 
 class ScaleConfig(Group):

@@ -70,10 +70,6 @@ class TokenData:
             shards[shard["split"]].append(np.memmap(path, dtype=dtype, mode="r"))
         return cls(folder, manifest, TokenSplit(shards["train"], "train"), TokenSplit(shards["val"], "val"))
 
-    def validation_windows(self, block_size: int) -> Iterator[np.ndarray]:
-        """The whole validation split once, in order; see TokenSplit.windows."""
-        return self.val.windows(block_size)
-
 
 def _check(path: Path, shard: dict[str, Any], itemsize: int, verify: bool) -> None:
     try:

@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.compose import compose
 from pipeline.errors import ConfigError
-from pipeline.experiment.work import load
+from pipeline.experiment.experiment import load
 
 
 def message(*overrides: str) -> str:

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from pipeline.compose import CONF, compose, compose_raw, group_options, model_config
 from pipeline.config import Config
-from pipeline.experiment.work import load
+from pipeline.experiment.experiment import load
 from pipeline.models import Placement, build_model
 from pipeline.models.placement import head_dim
 
@@ -57,6 +57,15 @@ def test_every_experiment_loads_at_every_scale_it_names(name):
         experiment = load([f"+experiment={name}", f"scale={scale}"])
         assert [config.model.name for config in experiment.configs] == models
         assert experiment.stages
+
+
+def test_the_tables_are_of_the_papers_models():
+    """One list, inherited: a published table has every model of the paper."""
+    paper = compose_raw(["+experiment=paper"])["experiment"]
+    for table in ("table1", "table3"):
+        experiment = compose_raw([f"+experiment={table}"])["experiment"]
+        assert experiment["models"] == paper["models"]
+        assert experiment["stages"] and "stages" not in paper
 
 
 def test_the_models_the_project_promises_are_there():

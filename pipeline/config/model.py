@@ -6,9 +6,6 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from pipeline.config.group import Group
 
-ARCHITECTURES = ("standard", "parallel", "kraken", "ladder", "desync")
-ARCHITECTURES_WITH_WAYS = ("kraken", "desync", "parallel_track")
-
 
 class Recipe(Group):
     """How the paper trained this model (section 2 of its appendix tables); not part of the model."""
@@ -30,7 +27,7 @@ class ModelConfig(Group):
     n_layer: PositiveInt = Field(description="number of layers L")
     n_head: PositiveInt = Field(description="attention heads per layer, over all ways")
     n_embd: PositiveInt = Field(description="width d of the residual stream (of each way in Kraken)")
-    n_ways: PositiveInt = Field(1, description="independent ways N per layer (Kraken, Desync)")
+    n_ways: PositiveInt = Field(1, description="independent ways N per layer; 1 where the architecture has none")
     track_depth: PositiveInt = Field(1, description="layers between two meetings of Parallel Track's tracks, D")
     block_size: PositiveInt = Field(1024, description="longest context in tokens")
     vocab_size: PositiveInt = Field(50304, description="rows of the embedding, padding included")
@@ -43,17 +40,6 @@ class ModelConfig(Group):
     @property
     def heads_per_way(self) -> int:
         return self.n_head // self.n_ways
-
-    @property
-    def head_dim(self) -> int:
-        """Width of one attention head."""
-        heads = self.heads_per_way if self.architecture == "kraken" else self.n_head
-        return self.n_embd // heads
-
-    @property
-    def ffn_dim(self) -> int:
-        """Hidden width of one way's FFN (of the whole FFN where ways share one)."""
-        return self.ffn_expansion * self.n_embd
 
     def identity(self) -> dict[str, Any]:
         """The shape alone: the recipe and the name say nothing about what the model computes."""

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,16 @@ def test_imports_run_one_way(path: Path):
 def test_every_room_is_listed():
     rooms = {path.name for path in (ROOT / "pipeline").iterdir() if path.is_dir() and path.name != "__pycache__"}
     assert rooms == set(ALLOWED)
+
+
+def test_no_two_modules_import_each_other():
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in files()
+    }
+    graph = {name: {one for one in imported(path) if one in modules} - {name} for name, path in modules.items()}
+    for name, path in modules.items():  # `from package import module` is no need of the package itself
+        if path.name == "__init__.py":
+            for needed in graph.values():
+                if any(one.startswith(f"{name}.") for one in needed):
+                    needed.discard(name)
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle

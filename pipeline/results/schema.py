@@ -16,7 +16,10 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 def schema(kind: type[Result]) -> dict[str, Any]:
     """The JSON Schema of one result file."""
-    return {"$schema": DIALECT, **kind.model_json_schema(mode="serialization")}
+    found = kind.model_json_schema(mode="serialization")
+    for key in ("schema_name", "schema_version"):
+        found["properties"][key]["description"] = Result.model_fields[key].description
+    return {"$schema": DIALECT, **found}
 
 
 def pages() -> dict[str, str]:

@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from pipeline.config.benchmark import BASELINE as BASELINE
 from pipeline.results.file import Result, Row, Typed
 
-BASELINE = "standard"  # the architecture that every speedup is measured against
 BOUND = "no_communication"  # the baseline without its collectives: wrong output, right bound
 NO_LINK = "none"  # the link of rows whose communication was left out: compute alone
 EXPOSED_BAND = (0.25, 0.40)  # shares of the baseline's time in exposed communication
@@ -32,7 +32,7 @@ class Cell(Typed):
     link: str | None = Field(None, description="link between ranks; none: no communication; null: the hardware's own")
 
 
-class CellRow(Row, Cell):
+class CellRow(Cell, Row):
     """A row of one architecture in one cell."""
 
     architecture: str = Field(description="what was timed; no_communication is the baseline without its collectives")

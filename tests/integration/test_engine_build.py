@@ -18,6 +18,7 @@ from pipeline.export.tensorrt import build
 from pipeline.export.weights import RandomSource, source_of
 from pipeline.models import build_model
 from pipeline.models.checkpoint import save_model
+from pipeline.results import write
 from tests.unit.engine_models import NAMES, config_of, spec_of
 
 trt = pytest.importorskip("tensorrt_rtx", reason="no TensorRT-RTX wheel for this machine")
@@ -108,7 +109,7 @@ def trained(tmp_path, seed):
 
 def finish(made, folder):
     """What the stage does last."""
-    (folder / "engine.json").write_text(json.dumps(made.body))
+    write(folder / "engine.json", made.result, {})
 
 
 def test_unchanged_is_kept_and_any_change_is_not(tmp_path):
@@ -118,13 +119,13 @@ def test_unchanged_is_kept_and_any_change_is_not(tmp_path):
     first = make.make(*given, lines.append)
     finish(first, given[3])
     assert not first.reused
-    assert first.body["collectives"] == 1
+    assert first.result.collectives == 1
     assert len(lines) == 2
     files = {path.name: path.stat().st_mtime_ns for path in given[3].iterdir()}
 
     again = make.make(*engine_of(tmp_path), lines.append)
     assert again.reused
-    assert again.body == first.body
+    assert again.result.body() == first.result.body()
     assert {path.name: path.stat().st_mtime_ns for path in given[3].iterdir()} == files
 
 
@@ -151,7 +152,7 @@ def test_a_damaged_engine_is_built_again(tmp_path):
     (given[3] / "rank1.engine").write_bytes(b"short")
     again = make.make(*given, print)
     assert not again.reused
-    assert (given[3] / "rank1.engine").stat().st_size == again.body["sizes"]["rank1.engine"]
+    assert (given[3] / "rank1.engine").stat().st_size == again.result.sizes["rank1.engine"]
 
 
 def test_a_build_that_fails_leaves_the_old_engine_and_nothing_half_built(tmp_path, monkeypatch):
@@ -170,7 +171,7 @@ def test_a_build_that_fails_leaves_the_old_engine_and_nothing_half_built(tmp_pat
         make.make(*engine_of(tmp_path, "engine.weights=random", "engine.target=sm89"), print)
     assert sorted(path.name for path in given[3].iterdir()) == before
     assert [path.name for path in given[3].parent.iterdir()] == ["e"]
-    assert engine_folder.read(given[3])["target"] == "sm80"
+    assert engine_folder.read(given[3]).target == "sm80"
 
 
 def test_what_tensorrt_says_is_in_the_message(tmp_path):
@@ -236,8 +237,8 @@ def test_the_stage_says_what_tensorrt_llm_needs_and_leaves_nothing(tmp_path):
 def test_torch_has_nothing_to_build(tmp_path):
     config = compose(["model=demo_standard", "engine=torch", "engine.weights=random"])
     made = make.make(config.model, config.engine, tmp_path, tmp_path / "engines" / "e", print)
-    assert list(made.body["sizes"]) == ["spec.json"]
-    assert "nothing is built" in made.body["status"]
+    assert list(made.result.sizes) == ["spec.json"]
+    assert "nothing is built" in made.result.status
 
 
 def test_huggingface_of_two_ranks_is_refused(tmp_path):

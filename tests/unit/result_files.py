@@ -1,156 +1,246 @@
-"""Result files written by hand, in the form that the stages write, for tests of the report."""
+"""Result files from the pipeline's own writers, with synthetic measurements under them."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from pipeline import files
+import numpy as np
 
-MODELS = {"demo_standard": "standard", "demo_parallel": "parallel", "demo_kraken_4way": "kraken"}
+from pipeline.benchmark.grid import cells, expand
+from pipeline.benchmark.ranks.spec import variants
+from pipeline.benchmark.result import one_rank_result, ranks_result
+from pipeline.benchmark.ttft import Measured, Resources
+from pipeline.compose import compose, model_config
+from pipeline.config import Config
+from pipeline.config.benchmark import BenchmarkConfig
+from pipeline.config.engine import EngineConfig
+from pipeline.evaluation import perplexity as scoring
+from pipeline.evaluation.superglue import body
+from pipeline.export import make
+from pipeline.models import build_model
+from pipeline.projection.grid import project
+from pipeline.projection.hardware import Hardware
+from pipeline.results import (
+    EngineResult,
+    PerplexityResult,
+    ProjectionResult,
+    TasksResult,
+    TrainingResult,
+    TtftResult,
+    write,
+)
+from pipeline.results.statistics import Outcomes
+from pipeline.results.tasks import TaskRecord
+from pipeline.results.ttft import PARTS
+from pipeline.training import run as training_run
+from pipeline.training.log import RunLog
+from pipeline.training.loop import TrainingJob
+
+MODELS = ("demo_standard", "demo_parallel", "demo_kraken_4way")
 LOSSES = {"demo_standard": 4.10, "demo_parallel": 4.14, "demo_kraken_4way": 4.05}
-TTFT_MS = {"standard": 20.0, "parallel": 17.0, "kraken": 14.0, "no_communication": 12.0}
+COMPUTE_MS = {"standard": 12.0, "parallel": 11.0, "kraken": 13.0}  # others: as standard
+EXPOSED_MS = {"standard": 8.0, "parallel": 6.0, "kraken": 1.0}
+LINKS = ("loopback", "300mbit", "1gbit")
+TASKS = {"boolq": "BoolQ", "cb": "CB"}
+PROVENANCE = {"config_fingerprint": "0123456789ab", "commit": "unknown", "inputs": {}}
+Milliseconds = Callable[[str, str], float]  # architecture, mode -> a round without noise
 
 
-def training(model: str) -> dict[str, Any]:
-    curve = [
-        {"step": step, "loss_nats": 4 + 4 * math.exp(-step / 40), "learning_rate": 1e-3, "gradient_norm": 1.0}
-        for step in range(0, 200, 10)
+def milliseconds(architecture: str, mode: str) -> float:
+    """A prefill of 128 tokens: compute, and what communication adds to it."""
+    compute, exposed = COMPUTE_MS.get(architecture, 12.0), EXPOSED_MS.get(architecture, 4.0)
+    return compute + {"overlapped": exposed, "skipped": 0.0, "blocking": exposed + 4.0}[mode]
+
+
+def settings(root: Path, *overrides: str) -> Config:
+    folders = [f"paths.{name}={root / name}" for name in ("results", "engines", "report", "runs")]
+    return compose([*folders, "tracking=none", *overrides])
+
+
+def training(root: Path, model: str, scale: str = "demo", loss_nats: float | None = None) -> TrainingResult:
+    """A run of 200 steps, as its log has it."""
+    config = settings(root, f"model={model}", f"scale={scale}")
+    job = TrainingJob(config.model, config.training, config.cluster, root, root / "runs" / model, "0123456789ab")
+    job.run_folder.mkdir(parents=True, exist_ok=True)
+    log = RunLog(job.run_folder)
+    log.truncate(0)
+    facts = {"learning_rate": 1e-3, "gradient_norm": 1.0, "tokens_per_s": 6700.0, "mfu": None, "memory_bytes": 4e8}
+    for step in range(10, 201, 10):
+        log.append({"kind": "train", "step": step, "loss_nats": 4 + 4 * math.exp(-step / 40), **facts})
+    log.append({"kind": "sample", "step": 200, "text": "of the"})
+    loss = LOSSES[model] if loss_nats is None else loss_nats
+    validation = [{"step": 100, "loss_nats": 4.5}, {"step": 200, "loss_nats": loss}]
+    state: Any = SimpleNamespace(step=200, tokens=409_600, seconds=70.0, validation=validation)
+    data: Any = SimpleNamespace(manifest={"unigram_loss_nats": 6.5})
+    return training_run.result(job, state, data)
+
+
+def perplexity(root: Path, model: str, scale: str = "demo", loss_nats: float | None = None) -> PerplexityResult:
+    config = settings(root, f"model={model}", f"scale={scale}")
+    loss = LOSSES[model] if loss_nats is None else loss_nats
+    manifest = {"splits": {"val": {"text_bytes": 80_000}}, "unigram_loss_nats": 6.5}
+    found = scoring.Perplexity(loss, standard_error_nats=0.02, tokens=20_000, windows=80)
+    return scoring.make_result(config, build_model(config.model, device="meta", seed=None), manifest, found)
+
+
+def superglue(root: Path, model: str, scale: str = "demo", data: str = "shipped", shots: int = 3) -> TasksResult:
+    """Two tasks of 40 items, compared with the baseline's file where there is one."""
+    chosen = [f"model={model}", f"scale={scale}", f"evaluation=superglue_{shots}shot"]
+    config = settings(root, *chosen, "evaluation.baseline=demo_standard", "evaluation.bootstrap_iters=200")
+    generator = np.random.default_rng(MODELS.index(model))
+    records = [
+        TaskRecord(
+            task=task,
+            title=title,
+            metric="acc",
+            version="1.0",
+            outcomes=Outcomes((generator.random(40) < 0.5).astype(float), np.arange(40)),
+            items="same",
+            chance=0.5,
+            majority=0.62,
+            requests=80,
+            truncated=0,
+            label=data,
+            notes=(),
+        )
+        for task, title in TASKS.items()
     ]
-    return {
-        "kind": "measured",
-        "model": model,
-        "architecture": MODELS[model],
-        "parameters": 1_345_000,
-        "steps": 200,
-        "tokens": 409_600,
-        "train_loss_nats": 4.0,
-        "val_loss_nats": LOSSES[model],
-        "unigram_loss_nats": 6.5,
-        "stepping_s": 61.0,
-        "tokens_per_s_median": 6700.0,
-        "mfu": None,
-        "peak_memory_bytes": 400_000_000,
-        "workers": 1,
-        "device_kind": "cpu",
-        "curve": curve,
-        "validation": [{"step": 100, "loss_nats": 4.5}, {"step": 200, "loss_nats": LOSSES[model]}],
-    }
+    source: Any = SimpleNamespace(key=lambda: "0" * 64)
+    label: Any = data
+    return body.complete(config, source, records, label, {"seconds": 3.0, "requests": 160, "kept_tasks": 0})
 
 
-def perplexity(model: str) -> dict[str, Any]:
-    loss = LOSSES[model]
-    return {
-        "model": model,
-        "architecture": MODELS[model],
-        "loss_nats": loss,
-        "perplexity": math.exp(loss),
-        "standard_error_nats": 0.02,
-        "tokens": 20000,
-    }
+def ttft(
+    root: Path,
+    name: str = "ttft_demo",
+    scale: str = "demo",
+    links: tuple[str, ...] = LINKS,
+    crowded: tuple[int, ...] = (4,),
+    of: Milliseconds = milliseconds,
+    **changes: Any,
+) -> TtftResult:
+    """A benchmark over ranks; with the numbers of ranks in `crowded`, ranks exceed cores."""
+    benchmark = settings(root, f"benchmark={name}").benchmark.model_copy(update=changes)
+    found = [
+        measured(benchmark, link, tp_size, tp_size in crowded, of)[index]
+        for link in links
+        for tp_size in benchmark.tp_sizes
+        for index in range(len(cells(benchmark)))
+    ]
+    return ranks_result(found, [], benchmark, scale, root / "results" / scale / "traces" / name)
 
 
-def superglue(model: str, data: str = "shipped") -> dict[str, Any]:
-    task = {"score": 50.0, "standard_error": 8.0, "chance": 50.0, "majority": 62.0, "data": data, "notes": []}
-    gap = {"difference": 1.0, "standard_error": 5.0, "low": -9.0, "high": 11.0, "p_value": 0.8, "is_noise": True}
-    body = {
-        "model": model,
-        "unit": "percent",
-        "data": data,
-        "data_meaning": "the small set shipped with this project: not comparable with published values",
-        "tasks": {"boolq": dict(task), "cb": {**task, "score": 40.0, "standard_error": None}},
-        "mean": 45.0,
-        "mean_standard_error": 1.3,
-        "mean_chance": 50.0,
-        "mean_majority": 62.0,
-        "published_note": "Published values for these tasks are three-shot (Table 3 of the paper).",
-    }
-    if model != "demo_standard":
-        body["baseline"] = {
-            "model": "demo_standard",
-            "differences": {"boolq": gap, "mean": gap},
-            "sentence": f"No difference between {model} and demo_standard can be told from noise.",
+def one_rank(root: Path, of: Milliseconds = milliseconds, scale: str = "demo", **changes: Any) -> TtftResult:
+    """One rank's share, its link modelled."""
+    changes = {"contexts": [128], "tp_sizes": [4], "protocol": "one_rank", "name": "ttft_one_rank", **changes}
+    benchmark = settings(root, "benchmark=ttft_demo").benchmark.model_copy(update=changes)
+    hardware = compose([]).hardware
+    found = measured(benchmark, f"modelled {hardware.name}", 4, False, of, is_modelled=True)
+    return one_rank_result(found, benchmark, scale, hardware.model_dump(mode="json"))
+
+
+def measured(
+    benchmark: BenchmarkConfig,
+    link: str,
+    tp_size: int,
+    oversubscribed: bool = False,
+    of: Milliseconds = milliseconds,
+    is_modelled: bool = False,
+    rounds: int = 20,
+) -> list[Measured]:
+    """What ranks answer for every cell of one size: rounds with noise, some of it common to a round."""
+    (models,) = expand(benchmark, model_config)[tp_size]
+    shares = Resources("cpu", threads=1, cores=[], oversubscribed=oversubscribed)
+    found = []
+    for index, cell in enumerate(cells(benchmark)):
+        generator = np.random.default_rng(index)
+        drift = generator.lognormal(0.0, 0.03, rounds)  # hits all variants of a round alike
+        samples = {
+            variant.key: (
+                of(variant.architecture, variant.mode)
+                * (cell.context / 128)
+                * drift
+                * generator.lognormal(0.0, 0.01, rounds)
+            ).tolist()
+            for variant in variants(models.by_architecture)
+            if not (is_modelled and variant.mode == "blocking")
         }
-    return body
+        facts = {"collectives": 8, "bytes": 65_536, "peak_memory_bytes": 12_000_000, "ranks_agree": True}
+        result = {
+            "samples_ms": samples,
+            "device_ms": {},
+            "warmup_rounds": 4,
+            "seconds": 5.0,
+            "details": dict.fromkeys(models.by_architecture, facts),
+        }
+        instrumented = [] if is_modelled else [dict.fromkeys(models.by_architecture, _forward())] * tp_size
+        speed = None if is_modelled else 1e9
+        found.append(Measured(models, cell, link, speed, shares, result, instrumented, is_modelled))
+    return found
 
 
-def ttft_row(architecture: str, context: int = 128, tp_size: int = 4, link: str = "loopback") -> dict[str, Any]:
-    milliseconds = TTFT_MS[architecture] * context / 128
-    return {
+def _forward() -> dict[str, Any]:
+    """An instrumented forward: a product, and a collective beside it that arrives later."""
+    kinds = dict.fromkeys(PARTS, 0.0) | {"gemm": 6.0, "norm": 1.0, "all_reduce": 3.0}
+    segments = [("gemm", "qkv", 0, 6_000_000), ("norm", "ln_1", 6_000_000, 7_000_000)]
+    segments += [("all_reduce", "wait", 7_000_000, 10_000_000)]
+    return {"kinds_ms": [kinds], "begin_ns": 0, "segments": segments, "collectives": [(500_000, 10_000_000, 65_536)]}
+
+
+def projection(root: Path, hardware: str = "a100_40gb_nvswitch", **changes: Any) -> ProjectionResult:
+    """The first size of the paper's grid at 128 tokens, beside published times."""
+    config = settings(root, "benchmark=ttft_paper", f"hardware={hardware}")
+    few = {"shapes": config.benchmark.shapes[:1], "contexts": [128], **changes}
+    benchmark = config.benchmark.model_copy(update=few)
+    published = config.reference if hardware == config.reference.ttft_hardware else None
+    device = Hardware.from_config(config.hardware)
+    return project(benchmark, device, model_config, published, source=config.hardware.source)
+
+
+def engine(root: Path, model: str, name: str = "checkpoint", tp_size: int = 4) -> EngineResult:
+    """An export of random weights, or what stands for a built engine of its description."""
+    given = {"name": name, "tp_size": tp_size, "weights": "random"}
+    folder = root / "engines" / f"{model}-tp{tp_size}-{name}"
+    asked = EngineConfig.model_validate(given)
+    return make.make(model_config(model), asked, root, folder, lambda line: None).result
+
+
+def built_engine(model: str, **changes: Any) -> EngineResult:
+    """engine.json of a TensorRT engine of four ranks, which needs GPUs to be built for real."""
+    shape = model_config(model)
+    known: dict[str, Any] = {
         "kind": "measured",
-        "architecture": architecture,
-        "size": "demo",
-        "context": context,
-        "tp_size": tp_size,
-        "batch_size": 1,
-        "engine": "torch",
-        "mode": "eager",
-        "link": link,
-        "ttft_ms_median": milliseconds,
-        "ttft_ms_low": milliseconds * 0.97,
-        "ttft_ms_high": milliseconds * 1.04,
-        "ttft_ms_p95": milliseconds * 1.2,
-        "speedup": TTFT_MS["standard"] / TTFT_MS[architecture] - 1,
-        "compute_ms": 12.0,
-        "exposed_communication_ms": milliseconds - 12.0,
-        "hideable_ms": 8.0,
-        "share_hidden": 0.75,
-        "collectives": 8,
-        "bytes": 65536,
-        "repeats": 20,
-        "oversubscribed": tp_size > 2,
-    }
-
-
-def ttft() -> dict[str, Any]:
-    rows = [
-        ttft_row(architecture, context, tp_size, link)
-        for link in ("loopback", "300mbit", "1gbit")
-        for tp_size in (2, 4)
-        for context in (128, 256)
-        for architecture in TTFT_MS
-    ]
-    cell = {"size": "demo", "context": 256, "batch_size": 1, "tp_size": 2, "link": "loopback"}
-    events = [
-        {"lane": "compute", "kind": "gemm", "name": "qkv", "begin_ms": 0.0, "duration_ms": 2.0},
-        {"lane": "communication", "kind": "allreduce", "name": "all-reduce 0", "begin_ms": 0.5, "duration_ms": 2.5},
-    ]
-    parts = {"norm_ms": 1.0, "gemm_ms": 6.0, "overlapped_gemm_ms": 1.0, "attention_ms": 2.0, "allreduce_ms": 3.0}
-    return {
-        "kind": "measured",
-        "benchmark": "ttft_demo",
-        "verified": "ranks over gloo on CPU",
-        "rows": rows,
-        "decode_rows": [],
-        "breakdown": [{**cell, "architecture": name, **parts, "total_ms": 13.0} for name in ("standard", "kraken")],
-        "timeline": [{**cell, "architectures": {"standard": events, "kraken": events}}],
-    }
-
-
-def engine(model: str) -> dict[str, Any]:
-    return {
         "model": model,
+        "architecture": shape.architecture,
         "engine": "tensorrt",
         "ranks": 4,
-        "collectives": 4,
-        "module": "tensorrt_rtx",
-        "version": "1.7.1.116",
+        "collectives": 8,
+        "module": "tensorrt",
+        "version": "11.0",
         "target": "sm80",
-        "mode": "whole",
+        "mode": "segmented",
         "dtype": "float16",
-        "status": "built here, not run: no GPU",
+        "head_dim": 64,
+        "weights": "random",
+        "status": "built, not run",
+        "key": "k",
+        "spec": {"model": {"name": model, **shape.identity()}},
+        "sizes": {},
         "size_bytes": 5_000_000,
         "build_s": 3.2,
-        "key": "0123456789ab",
-        "spec": {"model": {"name": model, "n_layer": 4, "n_ways": 1, "n_embd": 128, "n_head": 4, "block_size": 256}},
     }
+    return EngineResult(**{**known, **changes})
 
 
 def write_all(root: Path, scale: str = "demo") -> None:
-    """A whole run's results under root/results and root/engines."""
+    """A whole run's results under root/results and root/engines, the baseline's first."""
     results = root / "results" / scale
     for model in MODELS:
-        files.write_json(results / model / "training.json", training(model))
-        files.write_json(results / model / "perplexity.json", perplexity(model))
-        files.write_json(results / model / "superglue_3shot.json", superglue(model))
-        files.write_json(root / "engines" / f"{model}-tp4-tensorrt" / "engine.json", engine(model))
-    files.write_json(results / "ttft-ttft_demo.json", ttft())
+        write(results / model / "training.json", training(root, model, scale), PROVENANCE)
+        write(results / model / "perplexity.json", perplexity(root, model, scale), PROVENANCE)
+        write(results / model / "superglue_3shot.json", superglue(root, model, scale), PROVENANCE)
+        engine = built_engine(model)
+        write(root / "engines" / f"{model}-tp4-tensorrt" / "engine.json", engine, PROVENANCE)
+    write(results / "ttft-ttft_demo.json", ttft(root, scale=scale), PROVENANCE)

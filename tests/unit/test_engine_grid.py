@@ -5,14 +5,17 @@ import json
 import pytest
 
 from pipeline.benchmark.built import grid as engine_grid
-from pipeline.benchmark.built.grid import body_of, find, measure_engines
+from pipeline.benchmark.built.grid import find, measure_engines
 from pipeline.benchmark.built.ttft import VERIFIED, engine_rows
 from pipeline.benchmark.grid import expand
-from pipeline.benchmark.table import ttft_table
+from pipeline.benchmark.result import make_result
+from pipeline.benchmark.table import headline_text, ttft_table
 from pipeline.compose import compose, model_config
 from pipeline.config.engine import EngineConfig
 from pipeline.errors import CheckpointError, ConfigError, MissingRequirementError
 from pipeline.export.spec import EngineSpec
+from pipeline.results import TtftResult, read, write
+from tests.unit.result_files import PROVENANCE, built_engine
 
 ARCHITECTURES = {"standard": "demo_standard", "parallel": "demo_parallel", "kraken": "demo_kraken_4way"}
 
@@ -29,10 +32,9 @@ def built(root, name, tp_size=4, **changes):
     folder = root / f"{name}-tp{tp_size}-tensorrt"
     folder.mkdir(parents=True)
     (folder / "spec.json").write_text(json.dumps(spec.body()))
-    body = {"model": name, "engine": "tensorrt", "ranks": tp_size, "mode": spec.mode, "dtype": spec.dtype}
-    body |= {"module": "tensorrt", "version": "11.0", "weights": "random", "collectives": 4, "key": "k"}
-    (folder / "engine.json").write_text(json.dumps(body | {"sizes": {}}))
-    return body
+    engine = built_engine(name, ranks=tp_size, mode=spec.mode, dtype=spec.dtype)
+    write(folder / "engine.json", engine, PROVENANCE)
+    return engine
 
 
 def grid_of(benchmark):
@@ -46,7 +48,7 @@ def test_all_missing_engines_are_named_with_their_commands(benchmark, tmp_path):
     text = str(caught.value)
     assert text.count("no engine in") == 2
     assert "stages.build_engine model=demo_kraken_4way engine=tensorrt engine.tp_size=4 engine.dtype=float16" in text
-    assert "demo_standard" not in text
+    assert "demo_standard-tp4" not in text
 
 
 def test_the_command_it_names_composes(benchmark, tmp_path):
@@ -109,19 +111,21 @@ def test_without_gpus_it_ends_before_any_folder_is_looked_at(benchmark, tmp_path
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     engine = EngineConfig.model_validate({"name": "tensorrt"})
     with pytest.raises(MissingRequirementError, match=r"4 CUDA GPUs are needed.*1 are here"):
-        measure_engines(benchmark, engine, grid_of(benchmark), tmp_path / "nowhere", print)
+        measure_engines(benchmark, engine, grid_of(benchmark), tmp_path / "nowhere", "demo", print)
 
 
 def test_rows_make_a_result_file_that_the_table_prints(benchmark, tmp_path):
-    bodies = {key: built(tmp_path, name) for key, name in ARCHITECTURES.items()}
-    result = {
+    engines = {key: built(tmp_path, name) for key, name in ARCHITECTURES.items()}
+    answer = {
         "samples_ms": {"standard": [4.0, 4.1, 4.2], "parallel": [3.0, 3.1, 3.2], "kraken": [2.0, 2.1, 2.2]},
         "warmup_rounds": 2,
         "ranks_agree": {},
     }
-    body = body_of(engine_rows(bodies, result, 128, 1, "demo"), benchmark)
-    assert body["verified"] == VERIFIED
-    assert body["headline"]["all"]["kraken"]["geomean_speedup"] == pytest.approx(4.1 / 2.1 - 1)
-    assert body["headline"]["exposed_band"] == {}  # no time without collectives was taken
-    assert "kraken" in ttft_table(body["rows"])
-    json.dumps(body, allow_nan=False)
+    result = make_result(benchmark, "demo", engine_rows(engines, answer, 128, 1, "demo"), VERIFIED)
+    assert result.verified == VERIFIED
+    entry = next(one for one in result.headline.all if one.architecture == "kraken")
+    assert entry.geomean_speedup == pytest.approx(4.1 / 2.1 - 1)
+    assert result.headline.exposed_band == []  # no time without collectives was taken
+    assert "kraken" in ttft_table(result.rows) and "kraken +95.2%" in headline_text(result.headline)
+    write(tmp_path / "ttft.json", result, PROVENANCE)
+    assert read(tmp_path / "ttft.json", TtftResult).rows == result.rows

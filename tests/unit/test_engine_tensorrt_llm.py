@@ -134,10 +134,10 @@ def test_plumbing_from_spec_file_to_engines_and_back(tmp_path):
     lines = []
     made = make_in(tmp_path, fake_venv(tmp_path / "venv"), lines.append)
     assert (tmp_path / "engines" / "e" / "rank3.engine").read_text() == "engine of KrakenForCausalLM"
-    assert made.body["version"] == "1.2.1"
-    assert made.body["environment_versions"]["python"]
-    assert "rank3.engine" in made.body["sizes"]
-    assert "checkpoint/rank0.safetensors" in made.body["sizes"]
+    assert made.result.version == "1.2.1"
+    assert made.result.environment_versions["python"]
+    assert "rank3.engine" in made.result.sizes
+    assert "checkpoint/rank0.safetensors" in made.result.sizes
     assert any(line.startswith("trtllm-build --checkpoint_dir=") for line in lines)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline.compose import model_config
+from pipeline.compose import compose, model_config
 from pipeline.config import ModelConfig
 from pipeline.data import TokenSplit
 from pipeline.errors import DataError
@@ -82,10 +82,13 @@ def test_standard_error_covers_correlated_tokens() -> None:
 
 def test_one_window_has_no_error_and_no_bits_without_bytes() -> None:
     found = perplexity.measure(model(), perplexity.full_windows(split(10), BLOCK), 4)
-    body = perplexity.to_json(found, {"splits": {"val": {"text_bytes": 36}}}, "full")
-    assert body["standard_error_nats"] is None
-    assert body["bits_per_byte"] == pytest.approx(found.loss_nats * 9 / math.log(2) / 36)
-    assert perplexity.to_json(found, {"splits": {"val": {}}}, "full")["bits_per_byte"] is None
+    config = compose(["model=demo_kraken_4way"])
+    result = perplexity.make_result(config, model(), {"splits": {"val": {"text_bytes": 36}}}, found)
+    assert result.standard_error_nats is None
+    assert result.bits_per_byte == pytest.approx(found.loss_nats * 9 / math.log(2) / 36)
+    assert perplexity.make_result(config, model(), {"splits": {"val": {}}}, found).bits_per_byte is None
+    random = compose(["model=demo_kraken_4way", "evaluation.perplexity_protocol=random_windows"])
+    assert perplexity.make_result(random, model(), {"splits": {"val": {"text_bytes": 36}}}, found).bits_per_byte is None
 
 
 def test_nothing_to_predict() -> None:

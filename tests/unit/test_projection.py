@@ -14,10 +14,11 @@ from pipeline.models.architectures import block_of, names
 from pipeline.models.timed import timed_model
 from pipeline.models.trace import trace
 from pipeline.projection.calibration import calibrate, fitted_sizes
-from pipeline.projection.grid import geomean_speedup, project
+from pipeline.projection.grid import project
 from pipeline.projection.hardware import FITTED, Hardware
 from pipeline.projection.prefill import prefill
 from pipeline.projection.timeline import Task, schedule
+from pipeline.results.statistics import geomean
 
 DEVICE = Hardware(
     name="round",
@@ -208,8 +209,8 @@ def test_geomean_of_the_papers_own_rows():
     rows = compose(["benchmark=ttft_paper"]).reference.ttft
     assert len(rows) == 20
     # 0.356 in the paper, from unrounded times
-    assert geomean_speedup([(row.standard_ms, row.kraken_ms) for row in rows]) == pytest.approx(0.3605, abs=2e-4)
     speedups = [row.standard_ms / row.kraken_ms - 1 for row in rows]
+    assert geomean(speedups) == pytest.approx(0.3605, abs=2e-4)
     assert min(speedups) == pytest.approx(0.109, abs=0.015)
     assert max(speedups) == pytest.approx(0.637, abs=0.015)
 
@@ -278,29 +279,27 @@ def test_too_few_rows_fit_nothing(paper):
 
 def test_rows_of_a_grid(paper):
     benchmark = paper.benchmark.model_copy(update={"shapes": paper.benchmark.shapes[:1], "contexts": [128]})
-    body = project(benchmark, DEVICE, lookup, paper.reference)
+    result = project(benchmark, DEVICE, lookup, paper.reference)
     architectures = [*benchmark.architectures, "no_communication"]
-    assert [row["architecture"] for row in body["rows"]] == 2 * architectures  # for two numbers of ranks
-    for row in body["rows"]:
-        assert row["kind"] == "projected"
-        assert row["fitted"] is False
-        assert (row["published_ms"] is None) == (row["architecture"] not in ("standard", "parallel", "kraken"))
-        assert sum(row["breakdown_ms"].values()) == pytest.approx(row["projected_ms"])
-    standard, bound = body["rows"][0], body["rows"][len(benchmark.architectures)]
-    assert standard["published_ms"] == 3.7
-    assert standard["speedup"] == 0
-    assert bound["share_hidden"] == pytest.approx(1)
-    assert body["headline"]["published_geomean_speedup"] is None  # two of twenty rows are no headline
-    assert body["errors"]["fitted"] is None
-    assert body["errors"]["held_out"]["rows"] == 6
-    assert {drawing["architecture"] for drawing in body["timelines"]} == set(architectures)
+    assert [row.architecture for row in result.rows] == 2 * architectures  # for two numbers of ranks
+    for row in result.rows:
+        assert (row.kind, row.fitted, row.size, row.n_layer) == ("projected", False, "1.3B", 2)
+        assert (row.published_ms is None) == (row.architecture not in ("standard", "parallel", "kraken"))
+        assert row.breakdown_ms.total == pytest.approx(row.projected_ms)
+    standard, bound = result.rows[0], result.rows[len(benchmark.architectures)]
+    assert (standard.published_ms, standard.speedup) == (3.7, 0)
+    assert bound.share_hidden == pytest.approx(1)
+    assert result.published_geomean_speedup is None  # two of twenty rows are no headline
+    assert result.errors["fitted"] is None
+    assert result.errors["held_out"].rows == 6
+    assert {drawing.architecture for drawing in result.timelines} == set(architectures)
 
 
 def test_another_device_has_no_published_times(paper):
     benchmark = paper.benchmark.model_copy(update={"shapes": paper.benchmark.shapes[:1], "contexts": [128]})
-    body = project(benchmark, DEVICE, lookup)
-    assert all(row["published_ms"] is None for row in body["rows"])
-    assert body["headline"]["published_rows_geomean_speedup"] is None
+    result = project(benchmark, DEVICE, lookup)
+    assert all(row.published_ms is None for row in result.rows)
+    assert {entry.kind for entry in result.headline.all} == {"projected"}
 
 
 def test_unknown_values_are_refused():

@@ -16,10 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from pipeline.benchmark.protocol import ratio_interval, rotated, summarise
+from pipeline.benchmark.protocol import rotated
 from pipeline.config import ModelConfig
 from pipeline.engines.torch import TorchEngine
 from pipeline.models import WHOLE
+from pipeline.results.statistics import Compared, median, speedup_interval
 
 SHAPE = {"n_layer": 12, "n_head": 12, "n_embd": 768, "vocab_size": 50304}
 WARMUP = 3
@@ -72,8 +73,9 @@ def alternate(work: dict[str, Callable[[], object]], rounds: int) -> dict[str, l
 
 def compared(samples: dict[str, list[float]], name: str, ours: str, other: str, less: int) -> dict[str, object]:
     """ours / other - less: of the medians, with its 95% interval over rounds, drift in common left out."""
-    ratio = summarise(samples[ours]).median / summarise(samples[other]).median
-    low, high = ratio_interval(samples[ours], samples[other])
+    numerator, denominator = [samples[ours]], [samples[other]]
+    ratio = median(numerator) / median(denominator)
+    low, high = (1 + end for end in speedup_interval(Compared(numerator, denominator)))
     return {name: round(ratio - less, 4), f"{name}_95": [round(low - less, 4), round(high - less, 4)]}
 
 
@@ -98,7 +100,7 @@ def main() -> None:
             },
             options.rounds,
         )
-    medians = {name: summarise(series).median for name, series in samples.items()}
+    medians = {name: median([series]) for name, series in samples.items()}
     print(
         json.dumps(
             {

@@ -10,12 +10,12 @@ import pytest
 
 from pipeline.compose import compose
 from pipeline.experiment.stages import BY_NAME
-from pipeline.experiment.work import load
+from pipeline.experiment.experiment import load
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 OTHER_SCRIPTS = {"stages.describe"}
-PLACEHOLDER = re.compile(r"\[my/|\[folder\]|my_kraken|<|…|MODEL|NAME")
+PLACEHOLDER = re.compile(r"\[my/|\[folder\]|my_kraken|sandwich|<|…|MODEL|NAME")
 
 
 def commands() -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ from pipeline.benchmark.ttft import Decoded, Measured, Resources
 from pipeline.communication.transport import transport_name
 from pipeline.config.benchmark import BenchmarkConfig
 from pipeline.models import Placement, count
+from pipeline.results.kinds import Kind
 from pipeline.results.statistics import Compared, median, speedup_interval, summarise
 from pipeline.results.ttft import BASELINE, BOUND, NO_LINK, BreakdownRow, DecodeRow, Launches, Parts, RunRow, TtftRow
 
@@ -74,20 +75,19 @@ def _share(saved: float | None, hideable: float | None) -> float | None:
 
 def ttft_rows(measured: Measured, benchmark: BenchmarkConfig) -> list[TtftRow]:
     """A row an architecture, one for the bound, and, where the link is a model, one a compute alone."""
-    names = [*measured.models.by_architecture, *([BOUND] if benchmark.no_communication_bound else [])]
-    rows = [_row(measured, _about(measured, benchmark, name), "overlapped") for name in names]
-    if measured.is_modelled:
-        abouts = [_about(measured, benchmark, name) for name in measured.models.by_architecture]
-        alone = {"kind": "measured", "link": NO_LINK, "transport": NO_LINK}
-        rows += [_row(measured, about.model_copy(update=alone), "skipped") for about in abouts]
-    return rows
+    names = list(measured.models.by_architecture)
+    bound = [BOUND] if benchmark.no_communication_bound else []
+    rows = [_row(measured, benchmark, name, "overlapped") for name in [*names, *bound]]
+    alone = names if measured.is_modelled else []
+    return [*rows, *(_row(measured, benchmark, name, "skipped") for name in alone)]
 
 
-def _row(measured: Measured, about: RunRow, mode: Mode) -> TtftRow:
+def _row(measured: Measured, benchmark: BenchmarkConfig, name: str, mode: Mode) -> TtftRow:
     """`mode` is what became of the collectives, in this row and in the baseline that it is held against."""
+    about = _about(measured, benchmark, name, mode)
     samples = {key: [rounds] for key, rounds in measured.result["samples_ms"].items()}
-    is_bound = about.architecture == BOUND
-    architecture = BASELINE if is_bound else about.architecture
+    is_bound = name == BOUND
+    architecture = BASELINE if is_bound else name
     key = f"{architecture}/{'skipped' if is_bound else mode}"
     details = measured.result["details"][architecture]
     device_ms = measured.result["device_ms"].get(key) if about.device == "cuda" else None
@@ -110,14 +110,14 @@ def _row(measured: Measured, about: RunRow, mode: Mode) -> TtftRow:
     return ttft_row(about, series, facts)
 
 
-def _about(measured: Measured | Decoded, benchmark: BenchmarkConfig, name: str) -> RunRow:
+def _about(measured: Measured | Decoded, benchmark: BenchmarkConfig, name: str, mode: Mode = "overlapped") -> RunRow:
     models, shares = measured.models, measured.resources
     model = models.by_architecture[BASELINE if name == BOUND else name]
     is_modelled = isinstance(measured, Measured) and measured.is_modelled
-    transport = transport_name(benchmark.transport, shares.device, models.tp_size)
+    kind, link, transport = _communication(measured, benchmark, mode)
     remarks = comparability(models, name, shares)
     return RunRow(
-        kind="measured compute, modelled communication" if is_modelled else "measured",
+        kind=kind,
         architecture=name,
         model=model.name,
         n_layer=model.n_layer,
@@ -125,13 +125,13 @@ def _about(measured: Measured | Decoded, benchmark: BenchmarkConfig, name: str) 
         context=measured.cell.context,
         batch_size=measured.cell.batch_size,
         tp_size=models.tp_size,
-        link=measured.link,
+        link=link,
         link_measured_bits_per_s=measured.link_bits_per_s if isinstance(measured, Measured) else None,
         engine="torch",
         mode="cuda graph" if shares.device == "cuda" and benchmark.cuda_graph else "eager",
         device=shares.device,
         dtype=benchmark.dtype,
-        transport="modelled" if is_modelled else transport,
+        transport=transport,
         ranks_measured=1 if is_modelled else models.tp_size,
         threads_per_rank=shares.threads,
         pinned_cores=shares.cores,
@@ -140,6 +140,16 @@ def _about(measured: Measured | Decoded, benchmark: BenchmarkConfig, name: str) 
         shared_weights=shares.shared_weights,
         comparability=f"one rank's share; {remarks}" if is_modelled else remarks,
     )
+
+
+def _communication(measured: Measured | Decoded, benchmark: BenchmarkConfig, mode: Mode) -> tuple[Kind, str, str]:
+    """Kind, link and transport of rows whose collectives were so treated."""
+    if mode == "skipped":
+        return "measured", NO_LINK, NO_LINK
+    if isinstance(measured, Measured) and measured.is_modelled:
+        return "measured compute, modelled communication", measured.link, "modelled"
+    models, device = measured.models, measured.resources.device
+    return "measured", measured.link, transport_name(benchmark.transport, device, models.tp_size)
 
 
 def comparability(models: Any, name: str, shares: Resources) -> str:

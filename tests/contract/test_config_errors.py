@@ -27,6 +27,10 @@ def message(*overrides: str) -> str:
         (["model.vocab_size=100"], ["model.vocab_size=100", "data.tokenizer_vocab_size=4096"]),
         (["engine.target=a100"], ["engine.target=a100", "sm80"]),
         (["model.n_head"], ["model.n_head", "key=value"]),
+        (["model.architecture=krakn"], ["model.architecture=krakn", "did you mean kraken?", "parallel_track"]),
+        (["model=demo_ladder", "model.n_ways=4"], ["model.n_ways=4", "one way"]),
+        (["model=demo_kraken_4way", "model.bias=true"], ["model.bias=true", "no biases"]),
+        (["cluster.evaluation_tp_size=3"], ["cluster.evaluation_tp_size=3", "divide the 4 ways", "1, 2, 4 would be"]),
     ],
 )
 def test_the_message_names_key_value_and_mend(overrides, parts):
@@ -44,6 +48,14 @@ def test_all_faults_are_reported_at_once():
 def test_types_are_reported_together():
     text = message("training.steps=-1", "model.n_layer=0", "data.val_fraction=2")
     assert "training.steps=-1" in text and "model.n_layer=0" in text and "data.val_fraction=2" in text
+
+
+def test_a_shape_that_cannot_be_is_reported_beside_everything_else():
+    of_types = message("model.n_head=6", "training.steps=-1")
+    assert of_types.startswith("2 faults") and "model.n_head=6: must be divisible by n_ways=4" in of_types
+    of_rules = message("model.n_head=6", "model.vocab_size=100", "training.warmup_steps=1000000")
+    assert of_rules.startswith("3 faults") and "model.n_head=6" in of_rules
+    assert message("model.architecture=krakn", "model.vocab_size=100").startswith("2 faults")
 
 
 def test_unknown_experiment():

@@ -1,109 +1,156 @@
 """Result files, read and nothing more. What cannot be read is named, never made up."""
 
-import json
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from pipeline import files
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, ResultError
+from pipeline.report import style
+from pipeline.results import (
+    BOUND,
+    EngineResult,
+    PerplexityResult,
+    ProjectionResult,
+    TasksResult,
+    TrainingResult,
+    TtftResult,
+    read,
+)
+from pipeline.results.file import AnyResult
+from pipeline.results.tasks import against_baseline
+from pipeline.results.ttft import TimedRow
 
-Body = dict[str, Any]
+PAPER_ARCHITECTURES = ("standard", "parallel", "kraken")
+DEMO = "Demo scale: measured rows show that everything works, not what the paper's models would do."
+ModelResult = TrainingResult | PerplexityResult | TasksResult
+AnyModelResult = TypeVar("AnyModelResult", TrainingResult, PerplexityResult, TasksResult)
+VARIANT = "~"  # in a file's name: settings differ from the config files that it is named after
+
+
+def overrides(name: str) -> str:
+    """What follows the mark of overridden settings in a name; empty where nothing was overridden."""
+    return name.partition(VARIANT)[2]
+
+
+def ordered(architectures: Iterable[str]) -> list[str]:
+    """Each once: the paper's three, then the others as they come, the bound last."""
+    seen = dict.fromkeys(architectures)
+    others = [name for name in seen if name not in (*PAPER_ARCHITECTURES, BOUND)]
+    return [name for name in (*PAPER_ARCHITECTURES, *others, BOUND) if name in seen]
 
 
 @dataclass
 class Inputs:
-    """Bodies of the result files of one scale, by model where they belong to one."""
+    """The result files of one scale, by model, or by file name without its first word."""
 
     scale: str
-    training: dict[str, Body] = field(default_factory=dict)
-    perplexity: dict[str, Body] = field(default_factory=dict)
-    tasks: dict[str, dict[str, Body]] = field(default_factory=dict)  # evaluation name -> model -> body
-    ttft: dict[str, Body] = field(default_factory=dict)  # benchmark name -> body
-    projections: dict[str, Body] = field(default_factory=dict)  # file name without ending -> body
-    engines: dict[str, Body] = field(default_factory=dict)  # folder name -> body
+    training: dict[str, TrainingResult] = field(default_factory=dict)
+    perplexity: dict[str, PerplexityResult] = field(default_factory=dict)
+    tasks: dict[str, dict[str, TasksResult]] = field(default_factory=dict)  # evaluation -> model -> result
+    ttft: dict[str, TtftResult] = field(default_factory=dict)
+    projections: dict[str, ProjectionResult] = field(default_factory=dict)
+    engines: dict[str, EngineResult] = field(default_factory=dict)  # by folder
     faults: list[str] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
 
     @property
+    def demo(self) -> str:
+        """The sentence above what holds rows of a demo; empty at another scale."""
+        return DEMO if self.scale == "demo" else ""
+
+    @property
+    def by_model(self) -> list[Mapping[str, ModelResult]]:
+        return [self.training, self.perplexity, *self.tasks.values()]
+
+    @property
     def models(self) -> list[str]:
-        return list(
-            dict.fromkeys([*self.training, *self.perplexity, *(m for group in self.tasks.values() for m in group)])
-        )
+        """Every model that was trained or scored."""
+        return list(dict.fromkeys(model for group in self.by_model for model in group))
 
-    def compare_tasks(self, compare: Callable[[Body, Body], Body]) -> None:
-        """Give every SuperGLUE result without a `baseline` the comparison with the first model's."""
-        for name, bodies in self.tasks.items():
-            if not name.startswith("superglue"):
-                continue
-            first, *others = bodies.values()
-            for body in others:
-                if not body.get("baseline") and body.get("item_outcomes"):
-                    body["baseline"] = compare(body, first)
+    def architecture(self, model: str) -> str:
+        """The architecture of one of `models`."""
+        return next(group[model].architecture for group in self.by_model if model in group)
 
-    def is_empty(self) -> bool:
-        return not (self.models or self.ttft or self.projections or self.engines)
+    @cached_property
+    def colours(self) -> dict[str, str]:
+        """A colour an architecture, the same in every figure."""
+        rows: list[TimedRow] = [row for timed in self.ttft.values() for row in timed.rows]
+        rows += [row for projected in self.projections.values() for row in projected.rows]
+        return style.colours([*(row.architecture for row in rows), *map(self.architecture, self.models)])
+
+    def read(self, path: Path, kind: type[AnyResult]) -> AnyResult | None:
+        """The result in `path`, or None with the fault noted."""
+        try:
+            result = read(path, kind)
+        except (OSError, ResultError) as error:
+            self.faults.append(str(error))
+            return None
+        scale = getattr(result, "scale", self.scale)
+        if scale != self.scale:
+            self.faults.append(f"{path} is of scale {scale}, not {self.scale}; left out")
+            return None
+        self.sources.append(str(path))
+        return result
 
 
 def read_inputs(results: Path, engines: Path, scale: str, order: list[str]) -> Inputs:
-    """Everything under results/<scale> and engines; models in `order` first, then by name.
+    """Everything under results/<scale> and engines; models in `order` first, then by architecture and name.
 
     Raises PipelineError where there is nothing to report.
     """
-    inputs = Inputs(scale)
-    folder = results / scale
-    found = {path.name for path in folder.iterdir() if path.is_dir()} if folder.is_dir() else set()
-    for model in [*(name for name in order if name in found), *sorted(found - set(order), key=_baseline_first)]:
-        _read_model(inputs, folder / model)
+    inputs, folder = Inputs(scale), results / scale
+    for path in sorted(folder.glob("*/*.json")):
+        _read_of_model(inputs, path)
+    inputs.training = _in_order(inputs.training, order)
+    inputs.perplexity = _in_order(inputs.perplexity, order)
+    inputs.tasks = {name: _compared(_in_order(scored, order)) for name, scored in inputs.tasks.items()}
     for path in sorted(folder.glob("*.json")):
-        body = _read(inputs, path)
-        if body is None:
-            continue
-        if path.stem.startswith("ttft-"):
-            inputs.ttft[path.stem.removeprefix("ttft-")] = body
-        elif path.stem.startswith("projection-"):
-            inputs.projections[path.stem.removeprefix("projection-")] = body
+        first, _, rest = path.stem.partition("-")
+        if first == "ttft" and (timed := inputs.read(path, TtftResult)):
+            inputs.ttft[rest] = timed
+        elif first == "projection" and (projected := inputs.read(path, ProjectionResult)):
+            inputs.projections[rest] = projected
+        elif first not in ("ttft", "projection"):
+            inputs.faults.append(f"{path}: no kind of result that a report shows; left out")
     for path in sorted(engines.glob("*/engine.json")):
-        body = _read(inputs, path)
-        if body is not None:
-            inputs.engines[path.parent.name] = body
-    if inputs.is_empty():
+        if engine := inputs.read(path, EngineResult):
+            inputs.engines[path.parent.name] = engine
+    if not inputs.sources:
         raise PipelineError(
             f"no result files under {folder} or {engines}: nothing to report. Make some first, as "
-            "python -m pipeline +experiment=kraken_tp4"
-            + ("".join(f"\n  - {fault}" for fault in inputs.faults) if inputs.faults else "")
+            "python -m pipeline +experiment=kraken_tp4" + "".join(f"\n  - {fault}" for fault in inputs.faults)
         )
     return inputs
 
 
-def _baseline_first(name: str) -> tuple[bool, str]:
-    """Where no experiment gives an order: standard models, then by name."""
-    return "standard" not in name, name
+def _read_of_model(inputs: Inputs, path: Path) -> None:
+    model, (what, *variant) = path.parent.name, path.stem.split(VARIANT)
+    if what == "training":
+        if trained := inputs.read(path, TrainingResult):
+            inputs.training[model] = trained
+    elif what == "perplexity":
+        if scored := inputs.read(path, PerplexityResult):
+            inputs.perplexity[VARIANT.join([model, *variant])] = scored
+    elif tasks := inputs.read(path, TasksResult):
+        inputs.tasks.setdefault(path.stem, {})[model] = tasks
 
 
-def _read_model(inputs: Inputs, folder: Path) -> None:
-    for path in sorted(folder.glob("*.json")):
-        body = _read(inputs, path)
-        if body is None:
-            continue
-        if path.stem == "training":
-            inputs.training[folder.name] = body
-        elif path.stem == "perplexity":
-            inputs.perplexity[folder.name] = body
-        elif isinstance(body.get("tasks"), dict):
-            inputs.tasks.setdefault(path.stem, {})[folder.name] = body
+def _in_order(results: dict[str, AnyModelResult], order: list[str]) -> dict[str, AnyModelResult]:
+    def place(model: str) -> tuple[int, int, str]:
+        known = [*PAPER_ARCHITECTURES, results[model].architecture]
+        return [*order, model].index(model), known.index(results[model].architecture), model
+
+    return {model: results[model] for model in sorted(results, key=place)}
 
 
-def _read(inputs: Inputs, path: Path) -> Body | None:
-    """A JSON object, or None with the fault noted."""
-    try:
-        body = files.read_json(path)
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        inputs.faults.append(f"{path}: cannot be read ({error}); make it again")
-        return None
-    if not isinstance(body, dict):
-        inputs.faults.append(f"{path}: not a JSON object; make it again")
-        return None
-    inputs.sources.append(str(path))
-    return body
+def _compared(scored: dict[str, TasksResult]) -> dict[str, TasksResult]:
+    """Scores that were taken with no baseline at hand are held against the first model's, on the same items."""
+    first = next(iter(scored.values()))
+    return {
+        model: result.model_copy(update={"baseline": against_baseline(result, first)})
+        if result is not first and result.baseline is None and result.bootstrap_iters
+        else result
+        for model, result in scored.items()
+    }

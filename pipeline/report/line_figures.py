@@ -1,145 +1,134 @@
 """Figures of TTFT and speedup as lines: over the number of ranks (the paper's Figure 2) and over the link."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Iterable, Mapping
 
 import matplotlib
 
-from pipeline.report.inputs import Body
-from pipeline.report.speed import BOUND, SHOWN, TIME
-from pipeline.report.speed_figures import label
-from pipeline.report.style import SETTINGS, Figure, canvas, colour, finish, readable
+from pipeline.config.link import bits_per_second
+from pipeline.report.inputs import ordered
+from pipeline.report.speed_figures import MAX_PANELS, left_out, of_one_batch, place
+from pipeline.report.style import SETTINGS, Figure, axis, canvas, finish, readable
+from pipeline.report.timed import Timed
+from pipeline.results import BASELINE, BOUND, ProjectionResult, TtftResult
+from pipeline.results.ttft import NO_LINK
+
+PERCENT_TICKS = (-50, -25, 0, 25, 50, 100, 200, 400, 800, 1600, 3200)  # on a logarithmic axis
+LOG_ABOVE = 200  # percent: speedups beyond this would flatten all others on a linear axis
+COLUMNS = 3
+Point = tuple[float, float, float, float]  # x, y, and the ends of y's interval
+Panels = dict[str, dict[str, list[Point]]]  # heading -> architecture -> points
 
 
-def against_tp(name: str, body: Body, kind: str, demo: str) -> Figure | None:
+def against_tp(timed: Timed) -> Figure | None:
     """TTFT over the number of ranks: the paper's Figure 2."""
-    key = TIME[kind]
-    rows = [row for row in body.get("rows", []) if row.get(key) is not None and row.get("batch_size", 1) == 1]
-    sizes = list(dict.fromkeys(row.get("size") for row in rows))
-    if len({row.get("tp_size") for row in rows}) < 2:
+    rows = of_one_batch(timed.result.rows)
+    ticks = sorted({row.tp_size for row in rows})
+    if len(ticks) < 2:
         return None
+    sizes = list(dict.fromkeys(row.size for row in rows))
     size = sizes[min(1, len(sizes) - 1)]
-    rows = [row for row in rows if row.get("size") == size]
-    contexts = sorted({row["context"] for row in rows})
-    links = [row.get("link") for row in rows]
-
-    def line(context: int, architecture: str) -> list[tuple[float, float]]:
-        return sorted(
-            (row["tp_size"], row[key])
-            for row in rows
-            if row["context"] == context and row["architecture"] == architecture and row.get("link") == links[0]
+    links = list(dict.fromkeys(row.link for row in rows if row.link != NO_LINK))
+    rows = [row for row in rows if row.size == size and row.link == links[0]]
+    panels: Panels = {}
+    for row in rows:
+        lines = panels.setdefault(f"{size}, {row.context} tokens", {})
+        lines.setdefault(row.architecture, []).append(
+            (row.tp_size, row.milliseconds, row.milliseconds, row.milliseconds)
         )
-
-    return _lines(
-        f"ttft_tp_{name}",
-        f"TTFT against ranks, {label(name, body, kind)}",
-        [f"{size}, {context} tokens" for context in contexts],
-        [name_ for name_ in SHOWN if any(row["architecture"] == name_ for row in rows)],
-        lambda panel, architecture: line(contexts[panel], architecture),
-        ("ranks (TP)", f"TTFT, {kind} (ms)"),
-        "Counterpart of the paper's Figure 2.",
-        kind,
-        demo,
-        ticks=sorted({row["tp_size"] for row in rows}),
-    )
+    caption = f"Size {size}" + (f", link {links[0]}" if links[0] else "") + ". Counterpart of the paper's Figure 2."
+    title, labels = f"TTFT against ranks, {timed.title}", ("ranks (TP)", "TTFT (ms)")
+    ticked = {float(tick): str(tick) for tick in ticks}
+    return _lines(timed, f"ttft_tp_{timed.key}", title, panels, labels, caption, (row.kind for row in rows), ticked)
 
 
-def against_link(name: str, body: Body, demo: str) -> Figure | None:
-    """Speedup over the link's bandwidth, measured: the paper conjectures it only."""
-    rows = [(row, _megabits(row.get("link"))) for row in body.get("rows", []) if row.get("speedup") is not None]
-    rated = [(row, rate) for row, rate in rows if rate is not None]
-    if len({rate for _, rate in rated}) < 2:
+def against_link(timed: Timed) -> Figure | None:
+    """Speedup over the link, with 95% intervals; links in the order of their rates, unlimited ones last."""
+    if not isinstance(timed.result, TtftResult):
         return None
-    panels = list(dict.fromkeys((row.get("size"), row.get("context"), row.get("tp_size")) for row, _ in rated))[:4]
+    rows = [row for row in timed.result.rows if row.link != NO_LINK and row.architecture != BASELINE]
+    links = sorted({row.link for row in rows if row.link}, key=lambda link: bits_per_second(link) or math.inf)
+    if len(links) < 2:
+        return None
+    panels: Panels = {}
+    for row in rows:
+        if row.link is None or row.speedup is None:
+            continue
+        ends = (row.speedup_low, row.speedup_high)
+        low, high = (row.speedup if end is None else end for end in ends)
+        crowded = ", ranks exceed cores" if row.is_crowded else ""
+        heading = f"{row.size} @ {row.context}, {place(row.cell.model_copy(update={'link': None}))}{crowded}"
+        point = (links.index(row.link), 100 * row.speedup, 100 * low, 100 * high)
+        panels.setdefault(heading, {}).setdefault(row.architecture, []).append(point)
+    title, labels = f"Speedup against the link, {timed.title}", ("link", "speedup over standard (%)")
+    caption = "Bands are 95% intervals. The paper conjectures what its link does; this varies it."
+    ticked = {float(at): link for at, link in enumerate(links)}
     return _lines(
-        f"speedup_link_{name}",
-        f"Speedup against the link, {name}",
-        [f"{size} @ {context}, TP {tp_size}" for size, context, tp_size in panels],
-        [name_ for name_ in SHOWN if name_ != "standard" and any(row["architecture"] == name_ for row, _ in rated)],
-        lambda panel, architecture: sorted(
-            (rate, 100 * row["speedup"])
-            for row, rate in rated
-            if (row.get("size"), row.get("context"), row.get("tp_size")) == panels[panel]
-            and row["architecture"] == architecture
-        ),
-        ("link (Mbit/s)", "speedup over standard (%)"),
-        "Rate-limited links; the loopback is left out, since it has no set rate.",
-        "measured",
-        demo,
-        log_x=True,
+        timed, f"speedup_link_{timed.key}", title, panels, labels, caption, (row.kind for row in rows), ticked
     )
 
 
-def link_sweep(name: str, body: Body) -> Figure | None:
+def link_sweep(timed: Timed) -> Figure | None:
     """Projected geometric mean speedup over the link's bandwidth."""
-    rows = body.get("link_sweep") or []
-    if len({row["link_bandwidth_bytes_per_s"] for row in rows}) < 2:
+    rows = timed.result.link_sweep if isinstance(timed.result, ProjectionResult) else []
+    if len({row.link_bandwidth_bytes_per_s for row in rows}) < 2:
         return None
-    return _lines(
-        f"link_sweep_{name}",
-        f"Speedup against the link, {label(name, body, 'projected')}",
-        [""],
-        [name_ for name_ in SHOWN if name_ != BOUND and any(row["architecture"] == name_ for row in rows)],
-        lambda _, architecture: sorted(
-            (row["link_bandwidth_bytes_per_s"] / 1e9, 100 * row["geomean_speedup"])
-            for row in rows
-            if row["architecture"] == architecture
-        ),
-        ("link bandwidth (GB/s per direction)", "geometric mean speedup (%)"),
-        "Over the whole grid, everything but the link's bandwidth unchanged. The paper does not vary its link. "
-        "The bound is left out: it grows without limit on slow links.",
-        "projected",
-        "",
-        log_x=True,
-    )
+    panels: Panels = {"": {}}
+    for row in rows:
+        value = 100 * row.geomean_speedup
+        point = (row.link_bandwidth_bytes_per_s / 1e9, value, value, value)
+        panels[""].setdefault(row.architecture, []).append(point)
+    labels = ("link bandwidth (GB/s per direction)", "geometric mean speedup (%)")
+    caption = "Over the whole grid, everything but the link's bandwidth unchanged. The paper does not vary its link."
+    title, kinds = f"Speedup against the link, {timed.title}", (row.kind for row in rows)
+    return _lines(timed, f"link_sweep_{timed.name}", title, panels, labels, caption, kinds)
 
 
 def _lines(
+    timed: Timed,
     name: str,
     title: str,
-    panels: list[str],
-    architectures: list[str],
-    points: Callable[[int, str], list[tuple[float, float]]],
+    panels: Panels,
     labels: tuple[str, str],
     caption: str,
-    kind: str,
-    demo: str,
-    log_x: bool = False,
-    ticks: list[int] | None = None,
+    kinds: Iterable[str],
+    ticks: Mapping[float, str] | None = None,
 ) -> Figure:
+    """Panels of lines. Without `ticks` the horizontal axis is logarithmic; so is the vertical one of high speedups."""
+    chosen, kinds = list(panels.items())[:MAX_PANELS], tuple(kinds)
+    names = ordered(name for _, lines in chosen for name in lines)
+    rows = math.ceil(len(chosen) / COLUMNS)
+    columns = math.ceil(len(chosen) / rows)
+    most = max(point[1] for _, lines in chosen for points in lines.values() for point in points)
     with matplotlib.rc_context(SETTINGS):
-        drawing = canvas(width=max(5.4, min(9.6, 3.4 * len(panels))), height=3.2)
-        for panel, heading in enumerate(panels):
-            axes = drawing.add_subplot(1, len(panels), panel + 1)
-            for index, architecture in enumerate(architectures):
-                found = points(panel, architecture)
-                if found:
-                    style = "--" if kind == "projected" else "-"
-                    axes.plot(
-                        *zip(*found, strict=True),
-                        f"o{style}",
-                        color=colour(architecture, index),
-                        markersize=4,
-                        label=readable(architecture),
-                    )
-            if log_x:
+        drawing = canvas(width=max(5.4, 3.2 * columns), height=0.5 + 2.7 * rows)
+        first = None
+        for index, (heading, lines) in enumerate(chosen):
+            axes = drawing.add_subplot(rows, columns, index + 1, sharey=first)
+            first = first or axes
+            for architecture in names:
+                if architecture not in lines:
+                    continue
+                x, y, low, high = zip(*sorted(lines[architecture]), strict=True)
+                style = ":" if architecture == BOUND else "--" if timed.is_projected else "-"
+                shade = timed.inputs.colours[architecture]
+                axes.plot(x, y, style, marker="o", markersize=4, color=shade, label=readable(architecture))
+                axes.fill_between(x, low, high, color=shade, alpha=0.15, linewidth=0)
+            if "%" in labels[1] and most > LOG_ABOVE:
+                axes.set_yscale("symlog", linthresh=50, linscale=0.45)
+                low_end, high_end = axes.get_ylim()
+                shown = [tick for tick in PERCENT_TICKS if low_end <= tick <= high_end]
+                axes.set_yticks(shown, [f"{tick:+d}" if tick else "0" for tick in shown])
+            if ticks is None:
                 axes.set_xscale("log")
-                axes.minorticks_off()
-            if ticks:
-                axes.set_xticks(ticks)
+            else:
+                is_words = not all(words.isdigit() for words in ticks.values())
+                axes.set_xticks(list(ticks), list(ticks.values()), rotation=35 if is_words else 0)
+            axes.minorticks_off()
             axes.set_title(heading)
             axes.set_xlabel(labels[0])
-            if panel == 0:
-                axes.set_ylabel(labels[1])
-                drawing.legend(loc="outside upper center", ncols=6, fontsize=8)
-        return finish(drawing, name, title, caption, kind, demo)
-
-
-def _megabits(link: str | None) -> float | None:
-    """The rate of a link's name, as 300mbit or 2gbit; None for a link without one."""
-    for ending, factor in (("gbit", 1000.0), ("mbit", 1.0), ("kbit", 0.001)):
-        if link and link.endswith(ending):
-            try:
-                return float(link.removesuffix(ending)) * factor
-            except ValueError:
-                return None
-    return None
+            if index % columns == 0:
+                axes.set_ylabel(axis(labels[1], kinds))
+        handles = {str(line.get_label()): line for axes in drawing.axes for line in axes.get_lines()}
+        drawing.legend(list(handles.values()), list(handles), loc="outside upper center", ncols=4, fontsize=8)
+        return finish(drawing, name, title, caption + left_out(len(panels)), kinds, timed.demo)

@@ -6,7 +6,8 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 
 from pipeline.report.style import Figure
-from pipeline.report.table import KINDS, Table
+from pipeline.report.table import Table, badge
+from pipeline.results import KINDS
 
 
 def page(body: dict[str, Any], tables: list[Table], figures: list[Figure]) -> str:
@@ -22,4 +23,5 @@ def page(body: dict[str, Any], tables: list[Table], figures: list[Figure]) -> st
         tables=tables,
         figures=[(figure, Markup(figure.inline_svg())) for figure in figures],
         kinds=KINDS,
+        badge=badge,
     )

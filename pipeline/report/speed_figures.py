@@ -1,115 +1,118 @@
 """Figures of Time To First Token: counterparts of the paper's Figures 4 and 5, and how well projections fit."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
+from matplotlib.ticker import LogLocator
 
 from pipeline.config.reference import ReferenceConfig
-from pipeline.report.inputs import Body
-from pipeline.report.speed import PAPER_ARCHITECTURES, SHOWN, TIME
-from pipeline.report.style import COLOURS, HATCH, INK, SETTINGS, Figure, canvas, colour, finish, readable
-from pipeline.report.table import Row
+from pipeline.report.inputs import ordered
+from pipeline.report.style import ARCHITECTURES, HATCH, INK, SETTINGS, Figure, axis, canvas, finish, readable
+from pipeline.report.timed import Timed
+from pipeline.results import ProjectionResult
+from pipeline.results.ttft import NO_LINK, Cell, TimedRow, TtftRow
 
 MAX_PANELS = 6
+LOG_ABOVE = 20.0  # slowest over fastest: a linear axis would hide the fast ones
 
 
-def cells_of(rows: list[Row], key: str) -> dict[tuple[Any, ...], dict[str, Row]]:
-    """Rows that carry `key`, by size, context, ranks and link, then by architecture."""
-    cells: dict[tuple[Any, ...], dict[str, Row]] = {}
-    for row in rows:
-        if row.get(key) is not None and row.get("batch_size", 1) == 1:
-            place = (row.get("size"), row.get("context"), row.get("tp_size"), row.get("link"))
-            cells.setdefault(place, {})[row["architecture"]] = row
-    return cells
+def of_one_batch(rows: Sequence[TimedRow]) -> list[TimedRow]:
+    """The rows of the least batch."""
+    least = min((row.batch_size for row in rows), default=1)
+    return [row for row in rows if row.batch_size == least]
 
 
-def _architectures(cells: dict[tuple[Any, ...], dict[str, Row]]) -> list[str]:
-    seen = {name for cell in cells.values() for name in cell}
-    return [name for name in SHOWN if name in seen] + sorted(seen - set(SHOWN))
+def place(cell: Cell) -> str:
+    """A cell's ranks and link in words."""
+    link = {None: "", NO_LINK: ", compute alone"}.get(cell.link, f", {cell.link}")
+    return f"TP {cell.tp_size}{link}" + (f", batch {cell.batch_size}" if cell.batch_size > 1 else "")
 
 
-def ttft_bars(name: str, body: Body, kind: str, demo: str) -> Figure | None:
+def left_out(count: int) -> str:
+    """What a caption says where there are more panels than are drawn."""
+    return f" The first {MAX_PANELS} of {count} panels; the table holds all." if count > MAX_PANELS else ""
+
+
+def ttft_bars(timed: Timed) -> Figure | None:
     """TTFT by architecture with 95% intervals, a panel per number of ranks and link: the paper's Figures 4 and 5."""
-    cells = cells_of(body.get("rows", []), TIME[kind])
-    if not cells:
+    rows = of_one_batch(timed.result.rows)
+    if not rows:
         return None
-    names = _architectures(cells)
-    panels = list(dict.fromkeys((tp_size, link) for _, _, tp_size, link in cells))[:MAX_PANELS]
+    names = ordered(row.architecture for row in rows)
+    panels: dict[str, list[TimedRow]] = {}
+    for row in rows:
+        panels.setdefault(place(row.cell) + (", ranks exceed cores" if row.is_crowded else ""), []).append(row)
+    chosen = list(panels.items())[:MAX_PANELS]
     with matplotlib.rc_context(SETTINGS):
-        drawing = canvas(width=8.4, height=0.6 + 2.3 * len(panels))
-        for index, (tp_size, link) in enumerate(panels):
-            chosen = {place: cell for place, cell in cells.items() if place[2:] == (tp_size, link)}
-            axes = drawing.add_subplot(len(panels), 1, index + 1)
-            _bars(axes, chosen, names, kind)
-            axes.set_title(f"TP {tp_size}" + (f", {link}" if link else ""))
-        for index, architecture in enumerate(names):
-            axes.bar(0, 0, color=colour(architecture, index), label=readable(architecture))
-        drawing.legend(loc="outside upper center", ncols=6, fontsize=8)
-        what = "Median of the slowest rank over repeats; lines on top are 95% intervals." if kind == "measured" else ""
-        caption = f"{what} Counterpart of the paper's Figures 4 and 5, which show speedups.".strip()
-        return finish(drawing, f"ttft_{name}", f"Time To First Token, {label(name, body, kind)}", caption, kind, demo)
+        drawing = canvas(width=8.4, height=0.6 + 2.3 * len(chosen))
+        for index, (heading, own) in enumerate(chosen):
+            axes = drawing.add_subplot(len(chosen), 1, index + 1)
+            _bars(axes, own, names, timed.inputs.colours)
+            axes.set_title(heading)
+        for name in names:
+            axes.bar(0, 0, color=timed.inputs.colours[name], label=readable(name))
+        drawing.legend(loc="outside upper center", ncols=4, fontsize=8)
+        caption = "" if timed.is_projected else "Median over repeats; lines on top are 95% intervals. "
+        caption += "Hatched: not all of it was measured. " if any(row.kind != "measured" for row in rows) else ""
+        caption += f"Counterpart of the paper's Figures 4 and 5, which show speedups.{left_out(len(panels))}"
+        title = f"Time To First Token, {timed.title}"
+        return finish(drawing, f"ttft_{timed.key}", title, caption, (row.kind for row in rows), timed.demo)
 
 
-def _bars(axes: Any, cells: dict[tuple[Any, ...], dict[str, Row]], names: list[str], kind: str) -> None:
-    key = TIME[kind]
+def _bars(axes: Any, rows: Sequence[TimedRow], names: list[str], colours: dict[str, str]) -> None:
+    groups = list(dict.fromkeys((row.size, row.context) for row in rows))
     width = 0.84 / len(names)
-    for index, architecture in enumerate(names):
-        for position, cell in enumerate(cells.values()):
-            row = cell.get(architecture)
-            if row is None:
-                continue
-            low, high = row.get("ttft_ms_low"), row.get("ttft_ms_high")
-            error = None
-            if low is not None and high is not None:
-                error = [[max(0.0, row[key] - low)], [max(0.0, high - row[key])]]
-            axes.bar(
-                position - 0.42 + width * (index + 0.5),
-                row[key],
-                width,
-                yerr=error,
-                capsize=2,
-                color=colour(architecture, index),
-                hatch=HATCH if kind == "projected" else None,
-                error_kw={"elinewidth": 0.8},
-            )
-    if kind == "projected":
+    for row in rows:
+        error = None
+        if isinstance(row, TtftRow):
+            error = [[row.milliseconds - row.ttft_ms_low], [row.ttft_ms_high - row.milliseconds]]
+        axes.bar(
+            groups.index((row.size, row.context)) - 0.42 + width * (names.index(row.architecture) + 0.5),
+            row.milliseconds,
+            width,
+            yerr=error,
+            capsize=2,
+            color=colours[row.architecture],
+            hatch=None if row.kind == "measured" else HATCH,
+            error_kw={"elinewidth": 0.8},
+        )
+    times = [row.milliseconds for row in rows]
+    if max(times) > LOG_ABOVE * min(times):
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
     axes.grid(axis="x", visible=False)
-    axes.set_xticks(range(len(cells)), [f"{size} @ {context}" for size, context, _, _ in cells], fontsize=7.5)
-    axes.set_ylabel(f"TTFT, {kind} (ms)")
+    between = "\n" if len(groups) > 8 else " "
+    axes.set_xticks(range(len(groups)), [f"{size}{between}@ {context}" for size, context in groups], fontsize=7.5)
+    axes.set_ylabel(axis("TTFT (ms)", (row.kind for row in rows)))
 
 
-def label(name: str, body: Body, kind: str) -> str:
-    """What a title calls a result: its benchmark, with the hardware where it is projected."""
-    if kind == "projected":
-        return f"{body.get('benchmark')} projected for {body.get('hardware')}"
-    return name
-
-
-def scatter(name: str, body: Body, reference: ReferenceConfig) -> Figure | None:
+def scatter(timed: Timed, reference: ReferenceConfig) -> Figure | None:
     """Projected against published milliseconds; filled points were used to fit."""
-    rows = [row for row in body.get("rows", []) if row.get("published_ms") is not None]
-    if not rows:
+    if not isinstance(timed.result, ProjectionResult):
+        return None
+    points = [(row, row.published_ms) for row in timed.result.rows if row.published_ms is not None]
+    if not points:
         return None
     with matplotlib.rc_context(SETTINGS):
         drawing = canvas(width=5.4, height=4.6)
         axes = drawing.add_subplot()
-        ends = [min(row["published_ms"] for row in rows) * 0.8, max(row["published_ms"] for row in rows) * 1.25]
+        published = [quoted for _, quoted in points]
+        ends = [min(published) * 0.8, max(published) * 1.25]
         axes.plot(ends, ends, color=INK, linewidth=0.8)
         axes.fill_between(ends, [0.8 * e for e in ends], [1.2 * e for e in ends], color=INK, alpha=0.08, linewidth=0)
-        for architecture in PAPER_ARCHITECTURES:
-            for fitted in (True, False):
-                chosen = [row for row in rows if row["architecture"] == architecture and bool(row["fitted"]) == fitted]
-                if chosen:
+        for name in ordered(row.architecture for row, _ in points):
+            shade = timed.inputs.colours[name]
+            for fitted, words in ((True, "fitted"), (False, "held out")):
+                own = [
+                    (at, row.projected_ms) for row, at in points if row.architecture == name and row.fitted == fitted
+                ]
+                if own:
+                    face = shade if fitted else "none"
                     axes.plot(
-                        [row["published_ms"] for row in chosen],
-                        [row["projected_ms"] for row in chosen],
-                        "o",
-                        color=COLOURS[architecture],
-                        markerfacecolor=COLOURS[architecture] if fitted else "none",
-                        label=f"{architecture}, {'fitted' if fitted else 'held out'}",
-                        markersize=5,
+                        *zip(*own, strict=True), "o", color=shade, mfc=face, label=f"{name}, {words}", markersize=5
                     )
         axes.set_xscale("log")
         axes.set_yscale("log")
@@ -117,22 +120,14 @@ def scatter(name: str, body: Body, reference: ReferenceConfig) -> Figure | None:
         axes.set_ylabel("projected TTFT (ms)")
         axes.legend(fontsize=8)
         caption = f"Published: {reference.source}. The band is ±20%."
-        return finish(
-            drawing,
-            f"scatter_{name}",
-            f"Projection against publication, {body.get('hardware')}",
-            caption,
-            "projected, quoted",
-        )
+        title = f"Projection against publication, {timed.title}"
+        return finish(drawing, f"scatter_{timed.name}", title, caption, ("projected", "quoted"))
 
 
-def published_speedups(reference: ReferenceConfig, projection: Body | None) -> Figure:
+def published_speedups(reference: ReferenceConfig, papers: Timed | None) -> Figure:
     """The paper's own Figures 4 and 5, with our projection of the same rows beside them."""
-    projected = {
-        (row["size"], row["context"], row["tp_size"]): row["speedup"]
-        for row in (projection or {}).get("rows", [])
-        if row["architecture"] == "kraken" and row.get("published_ms") is not None
-    }
+    rows = papers.result.rows if papers else []
+    projected = {(row.size, row.context, row.tp_size): row.speedup for row in rows if row.architecture == "kraken"}
     with matplotlib.rc_context(SETTINGS):
         drawing = canvas(width=8.4, height=3.4)
         tp_sizes = sorted({row.tp_size for row in reference.ttft})
@@ -140,22 +135,30 @@ def published_speedups(reference: ReferenceConfig, projection: Body | None) -> F
         for panel, tp_size in enumerate(tp_sizes):
             axes = drawing.add_subplot(1, len(tp_sizes), panel + 1, sharey=first)
             first = first or axes
-            rows = [row for row in reference.ttft if row.tp_size == tp_size]
-            for at, row in enumerate(rows):
-                axes.bar(at - 0.28, 100 * (row.standard_ms / row.parallel_ms - 1), 0.26, color=COLOURS["parallel"])
-                axes.bar(at, 100 * (row.standard_ms / row.kraken_ms - 1), 0.26, color=COLOURS["kraken"])
-                value = projected.get((row.size, row.context, row.tp_size))
-                if value is not None:
-                    axes.bar(at + 0.28, 100 * value, 0.26, color=COLOURS["kraken"], alpha=0.45, hatch=HATCH)
-            axes.set_xticks(range(len(rows)), [f"{row.size}\n@{row.context}" for row in rows], fontsize=6.5)
+            own = [row for row in reference.ttft if row.tp_size == tp_size]
+            for at, row in enumerate(own):
+                bars = {
+                    "parallel, quoted": row.standard_ms / row.parallel_ms - 1,
+                    "kraken, quoted": row.standard_ms / row.kraken_ms - 1,
+                    "kraken, projected": projected.get((row.size, row.context, row.tp_size)),
+                }
+                for index, (words, value) in enumerate(bars.items()):
+                    if value is not None:
+                        axes.bar(
+                            at + 0.28 * (index - 1),
+                            100 * value,
+                            0.26,
+                            color=ARCHITECTURES[words.partition(",")[0]],
+                            alpha=0.45 if index == 2 else 1,
+                            hatch=HATCH if index == 2 else None,
+                            label=words if panel == at == 0 else None,
+                        )
+            axes.set_xticks(range(len(own)), [f"{row.size}\n@{row.context}" for row in own], fontsize=6.5)
+            axes.grid(axis="x", visible=False)
             axes.set_title(f"TP {tp_size}")
             if panel == 0:
                 axes.set_ylabel("speedup over standard (%)")
-                axes.bar(0, 0, color=COLOURS["parallel"], label="parallel, quoted")
-                axes.bar(0, 0, color=COLOURS["kraken"], label="kraken, quoted")
-                if projected:
-                    axes.bar(0, 0, color=COLOURS["kraken"], alpha=0.45, hatch=HATCH, label="kraken, projected")
                 drawing.legend(loc="outside upper center", ncols=3, fontsize=8)
-        kind = "quoted, projected" if projected else "quoted"
         caption = f"The paper's Figures 4 and 5, drawn from its Tables 6 and 7 ({reference.source})."
-        return finish(drawing, "published_speedups", "Published speedups", caption, kind)
+        kinds = ("quoted", "projected") if projected else ("quoted",)
+        return finish(drawing, "published_speedups", "Published speedups", caption, kinds)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pipeline.report.table import Column
+from pipeline.report.table import Column, is_measured
 
 WIDEST = 12  # rows of a table that are shown
 SHOWN = {
@@ -22,20 +22,31 @@ def summary(report: dict[str, Any]) -> str:
         parts.append(report["demo"])
     for name, table in report["tables"].items():
         keys = SHOWN.get(name) or (TTFT if name.startswith("ttft_") else None)
-        rows = [row for row in table["rows"] if row["kind"] == "measured"] if keys else []
+        rows = [row for row in table["rows"] if is_measured(row)] if keys else []
         if not keys or not rows:
             continue
         columns = [Column(**column) for column in table["columns"] if column["key"] in keys]
-        parts.append(f"\n{table['title']} (measured)\n{_text(columns, rows)}")
+        kinds = list(dict.fromkeys(row["kind"] for row in rows))
+        if len(kinds) > 1:
+            columns.append(Column("kind", "Origin"))
+        parts.append(f"\n{table['title']} ({' / '.join(kinds)})\n{_text(columns, rows)}")
         if table["verdict"]:
             parts.append(table["verdict"])
     headline = report["headline"]
-    lines = [f"  {item['label']}: {item['text']} ({item['kind']}; {item['where']})" for item in headline["values"]]
+    parts += [f"fault: {fault}" for fault in report["faults"]]
+    lines = [
+        f"  {item['label']}: {item['text']}{_interval(item)} ({item['kind']}; {item['where']})"
+        for item in headline["values"]
+    ]
     if lines:
-        parts.append("\nKraken's TTFT speedup over the standard model, geometric mean\n" + "\n".join(lines))
+        parts.append(f"\n{headline['what']}\n" + "\n".join(lines))
     if report["missing"]:
         parts.append("\nnot here: " + "; ".join(item["what"] for item in report["missing"]))
     return "\n".join(parts)
+
+
+def _interval(item: dict[str, Any]) -> str:
+    return "" if item["low"] is None else f", 95% {item['low']:+.1%} to {item['high']:+.1%}"
 
 
 def _text(columns: list[Column], rows: list[dict[str, Any]]) -> str:

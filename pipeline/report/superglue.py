@@ -1,11 +1,11 @@
 """The paper's Table 3 with ours beside it, paired differences, and tables of other harness tasks."""
 
-from typing import Any
+from collections.abc import Mapping
 
 from pipeline.config.reference import ReferenceConfig
-from pipeline.report.inputs import Body, Inputs
-from pipeline.report.quality import architecture
-from pipeline.report.table import Column, Row, Table
+from pipeline.report.inputs import Inputs, overrides
+from pipeline.report.table import Column, Row, Table, flat
+from pipeline.results import TasksResult
 
 TASKS: dict[str, str] = {
     "boolq": "BoolQ",
@@ -19,112 +19,99 @@ TASKS: dict[str, str] = {
 }
 COMPARABLE = "full"  # label of data that are the whole validation sets
 PUBLISHED_SHOTS = "superglue_3shot"
+Scores = Mapping[str, TasksResult]
+Quoted = Mapping[str, Mapping[str, float]]
 
 
-def task_tables(inputs: Inputs, reference: ReferenceConfig, demo: str) -> list[Table]:
+def task_tables(inputs: Inputs, reference: ReferenceConfig) -> list[Table]:
     """For each evaluation that was run: scores with the paper's rows beside ours, and paired differences."""
     tables = []
-    for name, bodies in inputs.tasks.items():
-        tables.append(_scores(inputs, name, bodies, reference, demo))
-        differences = _differences(inputs.scale, name, bodies, demo)
+    for name, results in inputs.tasks.items():
+        tables.append(_scores(inputs, name, results, reference))
+        differences = _differences(inputs, name, results)
         if differences:
             tables.append(differences)
     return tables
 
 
-def _scores(inputs: Inputs, name: str, bodies: dict[str, Body], reference: ReferenceConfig, demo: str) -> Table:
-    quoted = reference.superglue_3shot if name == PUBLISHED_SHOTS else {}
-    rows = [
-        _row(inputs.scale, model, body, reference, quoted) | {"architecture": architecture(inputs, model)}
-        for model, body in bodies.items()
-    ]
-    rows += [_level(bodies, key, words) for key, words in (("chance", "guessing"), ("majority", "majority class"))]
+def _scores(inputs: Inputs, name: str, results: Scores, reference: ReferenceConfig) -> Table:
+    quoted: Quoted = reference.superglue_3shot if name == PUBLISHED_SHOTS else {}
+    rows = [_row(inputs.scale, model, result) for model, result in results.items()]
+    levels = (_level(results, key, words) for key, words in (("chance", "guessing"), ("majority", "majority class")))
+    rows += [level for level in levels if len(level) > 2]
     rows += [
         {"kind": "quoted", "model": model, "source": reference.source, **scores} for model, scores in quoted.items()
     ]
-    unit = "%" if all(body.get("unit") == "percent" for body in bodies.values()) else ""
+    unit = "%" if all(result.unit == "percent" for result in results.values()) else ""
+    scored = [task for scores in (*(one.tasks for one in results.values()), *quoted.values()) for task in scores]
+    tasks = [task for task in dict.fromkeys((*TASKS, *scored)) if task in scored and task != "mean"]
     columns = [
         Column("model", "Model"),
-        *(Column(task, TASKS.get(task, task), unit, "number", 2, f"{task}_error") for task in _ordered(bodies, quoted)),
+        *(Column(task, TASKS.get(task, task), unit, "number", 2, f"{task}_error") for task in tasks),
         Column("mean", "Mean", unit, "number", 2, "mean_error"),
         Column("mean_difference", "Mean against baseline", "points", "signed", 2, "mean_difference_error"),
         Column("published_mean", "Paper's mean", unit, "number", 2),
         Column("data", "Data"),
     ]
-    kept = [row for row in rows if len(row) > 2]
-    return Table(name, _title(name), columns, kept, _verdict(bodies, quoted, reference), _notes(name, bodies), demo)
-
-
-def _ordered(bodies: dict[str, Body], quoted: dict[str, dict[str, float]]) -> list[str]:
-    rows = [*(body["tasks"] for body in bodies.values()), *quoted.values()]
-    tasks = list(dict.fromkeys(task for row in rows for task in row if task != "mean"))
-    return [task for task in TASKS if task in tasks] + [task for task in tasks if task not in TASKS]
+    verdict, notes = _verdict(results, quoted), _notes(name, results)
+    return Table(name, _title(name), columns, rows, verdict, notes, inputs.demo)
 
 
 def _title(name: str) -> str:
-    if not name.startswith("superglue_"):
+    """Of an evaluation; one with overridden settings keeps its file's name, so that it is not taken for the paper's."""
+    if not name.startswith("superglue_") or overrides(name):
         return f"Harness tasks ({name})"
     shots = name.removeprefix("superglue_").removesuffix("shot")
     number = {"superglue_3shot": " (paper's Table 3)", "superglue_0shot": " (paper's Table 2)"}.get(name, "")
     return f"SuperGLUE, {shots}-shot{number}"
 
 
-def is_comparable(body: Body) -> bool:
-    """Whether the data are the whole validation sets."""
-    return bool(body.get("data") == COMPARABLE)
-
-
-def _row(scale: str, model: str, body: Body, reference: ReferenceConfig, quoted: dict[str, dict[str, float]]) -> Row:
-    row: Row = {"kind": "measured", "scale": scale, "model": model}
-    if body.get("data"):
-        row["data"] = body["data"] if is_comparable(body) else f"{body['data']}: not comparable"
-    for task, found in body["tasks"].items():
-        row[task] = found.get("score")
-        row[f"{task}_error"] = found.get("standard_error")
-    row["mean"], row["mean_error"] = body.get("mean"), body.get("mean_standard_error")
-    gap = _gaps(body).get("mean", {})
-    row["mean_difference"], row["mean_difference_error"] = gap.get("difference"), gap.get("standard_error")
-    published = reference.superglue_rows.get(model) if quoted else None
-    if published in quoted:
-        row["published_row"], row["published_mean"] = published, quoted[published].get("mean")
+def _row(scale: str, model: str, result: TasksResult) -> Row:
+    row: Row = {"kind": result.kind, "scale": scale, "model": model, "architecture": result.architecture}
+    if result.data:
+        row["data"] = result.data if result.data == COMPARABLE else f"{result.data}: not comparable"
+    for task, found in result.tasks.items():
+        row |= {task: found.score, f"{task}_error": found.standard_error}
+    row |= {"mean": result.mean, "mean_error": result.mean_standard_error}
+    gap = result.baseline.differences.get("mean") if result.baseline else None
+    if gap:
+        row |= {"mean_difference": gap.difference, "mean_difference_error": gap.standard_error}
+    if result.published:
+        mean = result.published.tasks.get("mean")
+        row |= {"published_row": result.published.row, "published_mean": mean.published if mean else None}
     return row
 
 
-def _level(bodies: dict[str, Body], key: str, words: str) -> Row:
+def _level(results: Scores, key: str, words: str) -> Row:
     """What guessing, or always the commonest answer, scores."""
     row: Row = {"kind": "counted", "model": words}
-    for body in bodies.values():
-        row |= {task: found[key] for task, found in body["tasks"].items() if found.get(key) is not None}
-        if body.get(f"mean_{key}") is not None:
-            row["mean"] = body[f"mean_{key}"]
+    for result in results.values():
+        scores = {task: getattr(found, key) for task, found in result.tasks.items()}
+        scores["mean"] = getattr(result, f"mean_{key}")
+        row |= {task: score for task, score in scores.items() if score is not None}
     return row
 
 
-def chance(bodies: dict[str, Body]) -> dict[str, float]:
+def chance(results: Scores) -> dict[str, float]:
     """Percent that guessing scores by task, where a result gives it."""
-    return {key: value for key, value in _level(bodies, "chance", "").items() if key not in ("kind", "model")}
+    return {key: value for key, value in _level(results, "chance", "").items() if key not in ("kind", "model")}
 
 
-def _gaps(body: Body) -> dict[str, dict[str, Any]]:
-    """Paired differences against the baseline by task, "mean" among them."""
-    found = (body.get("baseline") or {}).get("differences")
-    return found if isinstance(found, dict) else {}
-
-
-def _differences(scale: str, name: str, bodies: dict[str, Body], demo: str) -> Table | None:
+def _differences(inputs: Inputs, name: str, results: Scores) -> Table | None:
     """Ours minus the baseline on the same questions."""
     rows: list[Row] = [
         {
-            "kind": "measured",
-            "scale": scale,
+            **flat(gap),
+            "kind": result.kind,
+            "scale": inputs.scale,
             "model": model,
-            "baseline": body["baseline"].get("model"),
-            "task": "mean" if task == "mean" else TASKS.get(task, task),
-            **{key: gap.get(key) for key in ("difference", "standard_error", "low", "high", "p_value")},
-            "told_from_noise": None if gap.get("is_noise") is None else not gap["is_noise"],
+            "baseline": result.baseline.model,
+            "task": TASKS.get(task, task),
+            "told_from_noise": not gap.is_noise,
         }
-        for model, body in bodies.items()
-        for task, gap in _gaps(body).items()
+        for model, result in results.items()
+        if result.baseline
+        for task, gap in result.baseline.differences.items()
     ]
     if not rows:
         return None
@@ -141,36 +128,32 @@ def _differences(scale: str, name: str, bodies: dict[str, Body], demo: str) -> T
     notes = (
         "Paired on the same questions; p by flipping signs. With many tasks some p below 0.05 are to be expected.",
     )
-    return Table(f"{name}_differences", f"{_title(name)}: paired differences", columns, rows, notes=notes, demo=demo)
+    heading = f"{_title(name)}: paired differences"
+    return Table(f"{name}_differences", heading, columns, rows, notes=notes, demo=inputs.demo)
 
 
-def _verdict(bodies: dict[str, Body], quoted: dict[str, dict[str, float]], reference: ReferenceConfig) -> str:
-    sentences = []
-    for model, body in bodies.items():
-        sentence = (body.get("baseline") or {}).get("sentence")
-        if sentence:
-            sentences.append(str(sentence))
-        published = quoted.get(reference.superglue_rows.get(model, ""), {}).get("mean")
-        mean, error = body.get("mean"), body.get("mean_standard_error")
-        if published is None or mean is None or not error or not is_comparable(body):
-            continue
-        apart = abs(mean - published) / error
-        words = "agrees with" if apart < 2 else "differs from"
-        sentences.append(
-            f"{model}: mean {mean:.2f} ± {error:.2f} {words} the paper's {published:.2f} ({apart:.1f} standard errors)."
-        )
-    if quoted and not all(is_comparable(body) for body in bodies.values()):
-        meanings = {str(body.get("data_meaning") or body.get("data")) for body in bodies.values() if body.get("data")}
-        sentences.append("Not comparable with the paper's rows: " + "; ".join(sorted(meanings)) + ".")
+def _verdict(results: Scores, quoted: Quoted) -> str:
+    sentences = [result.baseline.sentence for result in results.values() if result.baseline]
+    for model, result in results.items():
+        mean = result.published.tasks.get("mean") if result.published and result.published.comparable else None
+        if mean and mean.standard_error:
+            sentences.append(
+                f"{model}: mean {mean.ours:.2f} ± {mean.standard_error:.2f} "
+                f"{'differs from' if mean.flagged else 'agrees with'} the paper's {mean.published:.2f} "
+                f"({abs(mean.difference) / mean.standard_error:.1f} standard errors)."
+            )
+    if quoted and any(result.data != COMPARABLE for result in results.values()):
+        meanings = {result.data_meaning or result.data for result in results.values() if result.data != COMPARABLE}
+        words = "; ".join(sorted(meaning for meaning in meanings if meaning)) or "not the whole validation sets"
+        sentences.append(f"Not comparable with the paper's rows: {words}.")
     return " ".join(dict.fromkeys(sentences))
 
 
-def _notes(name: str, bodies: dict[str, Body]) -> list[str]:
+def _notes(name: str, results: Scores) -> list[str]:
     notes = []
     if name.startswith("superglue"):
         notes.append("± is one standard error. Accuracy, except ReCoRD: F1; the mean is unweighted.")
-    notes += [str(body["published_note"]) for body in bodies.values() if body.get("published_note")]
-    for body in bodies.values():
-        for task, found in body["tasks"].items():
-            notes += [f"{TASKS.get(task, task)}: {note}" for note in found.get("notes", [])]
+    for result in results.values():
+        notes += [result.published_note] if result.published_note else []
+        notes += [f"{TASKS.get(task, task)}: {note}" for task, found in result.tasks.items() for note in found.notes]
     return list(dict.fromkeys(notes))

@@ -1,18 +1,31 @@
 """A table of the report: what its columns mean, and rows that each say where they come from."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from pydantic import BaseModel
+
+from pipeline.results import KINDS
+
 Row = dict[str, Any]
-Kind = Literal["measured", "projected", "quoted", "counted"]
-KINDS = {
-    "measured": "measured here",
-    "projected": "projected by a model of the hardware",
-    "quoted": "quoted from the publication",
-    "counted": "follows from shape or data alone",
-}
+MODELLED = "measured compute, modelled communication"
 Format = Literal["text", "integer", "number", "percent", "signed", "signed_percent", "yes_no"]
+
+
+def flat(result: BaseModel) -> Row:
+    """A typed row as a table's, without its nested parts, which the figures show."""
+    return {key: value for key, value in result if not isinstance(value, BaseModel | dict | list)}
+
+
+def is_measured(row: Row) -> bool:
+    """Whether anything of the row was timed or scored by us."""
+    return row["kind"] in ("measured", MODELLED)
+
+
+def badge(kind: str) -> str:
+    """The class that colours a kind on the page."""
+    return "modelled" if kind == MODELLED else kind
 
 
 @dataclass(frozen=True)
@@ -81,7 +94,7 @@ class Table:
 
     @property
     def has_measured(self) -> bool:
-        return any(row["kind"] == "measured" for row in self.rows)
+        return any(is_measured(row) for row in self.rows)
 
     @property
     def used_columns(self) -> list[Column]:
@@ -112,17 +125,6 @@ class Table:
             "demo": self.demo,
             "verdict": self.verdict,
             "notes": list(self.notes),
-            "columns": [
-                {
-                    "key": column.key,
-                    "label": column.label,
-                    "unit": column.unit,
-                    "format": column.format,
-                    "digits": column.digits,
-                    "error_key": column.error_key,
-                    "fold": column.fold,
-                }
-                for column in self.used_columns
-            ],
+            "columns": [asdict(column) for column in self.used_columns],
             "rows": self.rows,
         }

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.compose import compose
-from pipeline.experiment.stages import BY_NAME
 from pipeline.experiment.experiment import load
+from pipeline.experiment.stages import BY_NAME
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -14,10 +14,10 @@ from pipeline.errors import CheckpointError, ConfigError
 from pipeline.export import folder as engine_folder
 from pipeline.export.spec import FILE as SPEC
 from pipeline.export.spec import EngineSpec
+from pipeline.export.tensorrt_llm.checkpoint import CLASSES
 from pipeline.results.ttft import TtftResult, TtftRow
 
 Folders = dict[str, Path]  # architecture -> engine folder
-BUILT = {"standard", "parallel", "kraken"}  # what TensorRT-LLM has classes for
 
 
 def check(benchmark: BenchmarkConfig) -> None:
@@ -71,7 +71,7 @@ def find(benchmark: BenchmarkConfig, grid: Mapping[int, list[Models]], root: Pat
         for models in sizes:
             folders = found.setdefault((tp_size, models.size), {})
             for architecture, model in models.by_architecture.items():
-                if benchmark.engine == "tensorrt_llm" and architecture not in BUILT:
+                if benchmark.engine == "tensorrt_llm" and architecture not in CLASSES:
                     continue
                 folder = root / f"{model.name}-tp{tp_size}-{benchmark.engine}"
                 try:

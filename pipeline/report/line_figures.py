@@ -22,21 +22,22 @@ Panels = dict[str, dict[str, list[Point]]]  # heading -> architecture -> points
 
 def against_tp(timed: Timed) -> Figure | None:
     """TTFT over the number of ranks: the paper's Figure 2."""
-    rows = of_one_batch(timed.result.rows)
+    every = [row for row in of_one_batch(timed.result.rows) if row.link != NO_LINK]
+    sizes = list(dict.fromkeys(row.size for row in every))
+    size = sizes[min(1, len(sizes) - 1)] if sizes else ""
+    link = next((row.link for row in every if row.size == size), None)
+    rows = [row for row in every if (row.size, row.link) == (size, link)]
     ticks = sorted({row.tp_size for row in rows})
     if len(ticks) < 2:
         return None
-    sizes = list(dict.fromkeys(row.size for row in rows))
-    size = sizes[min(1, len(sizes) - 1)]
-    links = list(dict.fromkeys(row.link for row in rows if row.link != NO_LINK))
-    rows = [row for row in rows if row.size == size and row.link == links[0]]
     panels: Panels = {}
     for row in rows:
-        lines = panels.setdefault(f"{size}, {row.context} tokens", {})
-        lines.setdefault(row.architecture, []).append(
-            (row.tp_size, row.milliseconds, row.milliseconds, row.milliseconds)
-        )
-    caption = f"Size {size}" + (f", link {links[0]}" if links[0] else "") + ". Counterpart of the paper's Figure 2."
+        point = (row.tp_size, row.milliseconds, row.milliseconds, row.milliseconds)
+        panels.setdefault(f"{size}, {row.context} tokens", {}).setdefault(row.architecture, []).append(point)
+    crowded = sorted({row.tp_size for row in rows if row.is_crowded})
+    caption = f"Link {link}. " if link else ""
+    caption += f"Ranks exceed cores at TP {', '.join(map(str, crowded))}. " if crowded else ""
+    caption += "Counterpart of the paper's Figure 2."
     title, labels = f"TTFT against ranks, {timed.title}", ("ranks (TP)", "TTFT (ms)")
     ticked = {float(tick): str(tick) for tick in ticks}
     return _lines(timed, f"ttft_tp_{timed.key}", title, panels, labels, caption, (row.kind for row in rows), ticked)

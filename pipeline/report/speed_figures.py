@@ -66,7 +66,8 @@ def _bars(axes: Any, rows: Sequence[TimedRow], names: list[str], colours: dict[s
     for row in rows:
         error = None
         if isinstance(row, TtftRow):
-            error = [[row.milliseconds - row.ttft_ms_low], [row.ttft_ms_high - row.milliseconds]]
+            ends = (row.milliseconds - row.ttft_ms_low, row.ttft_ms_high - row.milliseconds)
+            error = [[max(0.0, end)] for end in ends]
         axes.bar(
             groups.index((row.size, row.context)) - 0.42 + width * (names.index(row.architecture) + 0.5),
             row.milliseconds,

@@ -3,15 +3,13 @@
 python -m pipeline +experiment=NAME [scale=demo|small_gpu|paper] [key=value …]
 """
 
-import importlib
 import sys
 import time
 from typing import TYPE_CHECKING
 
-from pipeline.errors import MissingRequirementError, PipelineError
-
 if TYPE_CHECKING:
-    from pipeline.experiment.work import Experiment, Work
+    from pipeline.experiment.experiment import Experiment
+    from pipeline.experiment.work import Work
     from pipeline.tracking import Tracker
 
 
@@ -22,35 +20,22 @@ def main(arguments: list[str]) -> int:
 
         print(text())
         return 0
-    try:
-        return _run(arguments)
-    except PipelineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on where it stopped", file=sys.stderr)
-        return 130
+    from pipeline.experiment.run import guarded
+
+    return guarded(lambda: _run(arguments))
 
 
 def _run(arguments: list[str]) -> int:
-    from pipeline import tracking
-    from pipeline.experiment import work as experiments
+    from pipeline.experiment.experiment import load
+    from pipeline.experiment.run import verbose
 
-    experiment = experiments.load(arguments)
-    if experiment.config.debug.dry_run:
-        return _print_plan(experiment)
-    _check(experiment)
-    tracker = tracking.open_tracker(experiment.config)
-    started = time.monotonic()
-    skipped: list[str] = []
-    with tracker.experiment(experiment.config):
-        work = list(experiment.work())
-        for index, item in enumerate(work, 1):
-            _do(item, f"[{index}/{len(work)}]", tracker, skipped)
-            if item.stage.name == "train" and work[index : index + 1] and work[index].stage.name != "train":
-                _stop_ray()
-    _finish(experiment, time.monotonic() - started, skipped)
-    return 0
+    experiment = load(arguments)
+    with verbose(experiment.config):
+        if experiment.config.debug.dry_run:
+            return _print_plan(experiment)
+        _check(experiment)
+        _do_all(experiment)
+        return 0
 
 
 def _check(experiment: "Experiment") -> None:
@@ -61,60 +46,57 @@ def _check(experiment: "Experiment") -> None:
     from pipeline.errors import ConfigError
     from pipeline.experiment.plan import make_plan
 
-    paths = experiment.config.paths
-    for folder in (paths.data, paths.trained, paths.runs, paths.engines, paths.results, paths.report):
+    for folder in experiment.config.paths.model_dump().values():
         files.check_writable(Path(folder), 0)
     faults = make_plan(experiment).faults
     if faults:
         raise ConfigError("this experiment cannot run here:\n" + "\n".join(f"  - {fault}" for fault in faults))
 
 
-def _do(item: "Work", position: str, tracker: "Tracker", skipped: list[str]) -> None:
-    """One stage of one model, unless its result is there already."""
-    if not item.stage.always and item.is_done():
-        print(f"{position} {item.name}: done before, kept ({item.stage.result(item.config)})")
-        return
-    print(f"{position} {item.name}: {item.stage.title}", flush=True)
-    begun = time.monotonic()
-    module = importlib.import_module(item.stage.module)
-    try:
-        with tracker.stage(item.name, item.config) as log:
-            module.run(item.config, log)
-    except MissingRequirementError as error:
-        if item.stage.name != "build_engine":
-            raise
-        skipped.append(f"{item.name}: {error}")
-        print(f"{position} {item.name}: left out: {error}", file=sys.stderr)
-        return
-    print(f"{position} {item.name}: {time.monotonic() - begun:.1f} s", flush=True)
+def _do_all(experiment: "Experiment") -> None:
+    """Every stage in order, then what was left out, the command that opens the MLflow UI, and the time."""
+    from pipeline import tracking
 
-
-def _stop_ray() -> None:
-    """Training is over: Ray's processes must not share the cores with what is timed next."""
-    if "ray" in sys.modules:
-        from pipeline.training import ray_launcher
-
-        ray_launcher.shutdown()
-
-
-def _finish(experiment: "Experiment", seconds: float, skipped: list[str]) -> None:
-    """The summary table, the report's path and the command that opens the MLflow UI."""
-    from pathlib import Path
-
-    from pipeline import files, tracking
-    from pipeline.report import summary
-
-    config = experiment.config
-    if "report" in {stage.name for stage in experiment.stages}:
-        print()
-        print(summary(files.read_json(Path(config.paths.report, "report.json"))))
-        print(f"\nreport   {Path(config.paths.report, 'index.html')}")
-    for line in skipped:
+    config, started = experiment.config, time.monotonic()
+    tracker = tracking.open_tracker(config)
+    left_out: list[str] = []
+    total, index = sum(1 for _ in experiment.work()), 0
+    with tracker.experiment(config, experiment.key):
+        for stage in experiment.stages:
+            for work in experiment.work_of(stage):
+                index += 1
+                _do(work, f"[{index}/{total}] {work.name}", tracker, left_out)
+            if hasattr(stage.script, "finish"):
+                stage.script.finish()
+    for line in left_out:
         print(f"left out {line}")
     command = tracking.ui_command(config)
     if command:
         print(f"MLflow   {command}")
-    print(f"time     {seconds / 60:.1f} minutes")
+    print(f"time     {(time.monotonic() - started) / 60:.1f} minutes")
+
+
+def _do(work: "Work", label: str, tracker: "Tracker", left_out: list[str]) -> None:
+    """One stage of one model, unless its result is there already."""
+    from pipeline.errors import MissingRequirementError
+    from pipeline.experiment.run import do
+
+    state = work.state()
+    if state.name == "done" and not work.stage.always:
+        print(f"{label}: done before, kept ({work.result})")
+        return
+    again = f" again: {state.why}" if state.why and not work.stage.always else ""
+    print(f"{label}: {work.stage.title}{again}", flush=True)
+    begun = time.monotonic()
+    try:
+        do(work, work.stage.script.run, tracker)
+    except MissingRequirementError as error:
+        if not work.stage.optional:
+            raise
+        left_out.append(f"{work.name}: {error}")
+        print(f"{label}: left out: {error}", file=sys.stderr)
+        return
+    print(f"{label}: {time.monotonic() - begun:.1f} s", flush=True)
 
 
 def _print_plan(experiment: "Experiment") -> int:

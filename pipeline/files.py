@@ -5,12 +5,27 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import OutputError
+
+VARIANT = "~"  # in a file's or folder's name, before the digits that stand for overridden settings
+
+
+def plain_name(name: str) -> str:
+    """A name without the digits that stand for overridden settings."""
+    return re.sub(f"{VARIANT}[0-9a-f]{{6}}", "", name)
+
+
+def variants(path: Path) -> list[Path]:
+    """What stands where `path` would, whatever settings were overridden for it; `path` itself first."""
+    beside = path.parent.iterdir() if path.parent.is_dir() else ()
+    same = (one for one in beside if plain_name(one.name) == plain_name(path.name))
+    return sorted(same, key=lambda one: (one.name != path.name, one.name))
 
 
 def check_writable(folder: Path, needed_bytes: int = 0, hint: str = "paths.*") -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from pipeline import files
 
 PACKAGES = ("torch", "ray", "mlflow", "datasets", "lm_eval", "transformers", "tensorrt-rtx-cu13")
-RESULT_FORMAT = 1
+RESULT_FORMAT = 2
 
 
 def fingerprint(*parts: Any) -> str:
@@ -60,6 +60,11 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def device_description() -> dict[str, Any]:
     """CPU model, usable cores and memory, and every CUDA device's name."""
     import psutil
@@ -68,22 +73,51 @@ def device_description() -> dict[str, Any]:
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         "memory_bytes": psutil.virtual_memory().total,
         "gpus": gpus,
     }
 
 
-def content_mark(folder: Path) -> str:
-    """Names what a folder of tokens or a trained model holds, by the hashes in its own description."""
-    manifest, config = folder / "manifest.json", folder / "config.json"
-    if manifest.is_file():
-        return fingerprint([shard["sha256"] for shard in files.read_json(manifest)["shards"]])
-    return fingerprint(files.read_json(config)) if config.is_file() else "absent"
+def content_mark(path: Path) -> str:
+    """Names what a file or folder holds. Tokens, trained models and engines are known by the hashes that they state
+    of themselves, so that nothing large is read; other folders by their files' names, sizes and times."""
+    if path.is_file():
+        return files.sha256_of(path)[:12]
+    if not path.is_dir():
+        return "absent"
+    for name, stated in (("manifest.json", _tokens), ("config.json", _weights), ("engine.json", _engine)):
+        if (path / name).is_file():
+            try:
+                return fingerprint(stated(path, files.read_json(path / name)))
+            except (OSError, ValueError, KeyError, TypeError):
+                break  # damaged, or of another project: known from outside
+    found = [(str(file.relative_to(path)), file.stat()) for file in sorted(path.rglob("*")) if file.is_file()]
+    return fingerprint([(name, stat.st_size, stat.st_mtime_ns) for name, stat in found])
 
 
-def describe(config_fingerprint: str, inputs: dict[str, str] | None = None) -> dict[str, Any]:
-    """The provenance block of a result file; `inputs` are the marks of the folders it was made from."""
+def _tokens(folder: Path, manifest: Any) -> object:
+    return [shard["sha256"] for shard in manifest["shards"]], manifest["tokenizer"]["sha256"]
+
+
+def _weights(folder: Path, config: Any) -> object:
+    weights = config["weights"]
+    if (folder / weights["file"]).stat().st_size != weights["bytes"]:
+        raise KeyError("other weights than config.json states")
+    return weights["sha256"], config.get("tokenizer_sha256")
+
+
+def _engine(folder: Path, description: Any) -> object:
+    return description["key"]
+
+
+def describe(
+    config_fingerprint: str, inputs: dict[str, str] | None = None, code: dict[str, str] | None = None, **more: Any
+) -> dict[str, Any]:
+    """The provenance block of a result file, by which it can be made again and is known to be current or stale.
+
+    `inputs` are the marks of what it was made from, `code` the digests of the rooms that made it.
+    """
     return {
         "format": RESULT_FORMAT,
         "commit": git_commit(),
@@ -92,12 +126,7 @@ def describe(config_fingerprint: str, inputs: dict[str, str] | None = None) -> d
         "device": device_description(),
         "host": hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8],
         "config_fingerprint": config_fingerprint,
+        "code": code or {},
         "inputs": inputs or {},
+        **more,
     }
-
-
-def write_result(
-    path: Path, body: dict[str, Any], config_fingerprint: str, inputs: dict[str, str] | None = None
-) -> None:
-    """Write one result file: `body` plus its provenance, atomically."""
-    files.write_json(path, {**body, "provenance": describe(config_fingerprint, inputs)})

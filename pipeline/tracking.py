@@ -37,8 +37,8 @@ class Tracker:
     """Opens one parent run an experiment and one child run a stage. This base logs nowhere."""
 
     @contextlib.contextmanager
-    def experiment(self, config: "Config") -> Iterator[None]:
-        """Everything inside belongs to one parent run; the same configuration resumes the same run."""
+    def experiment(self, config: "Config", key: str) -> Iterator[None]:
+        """Everything inside belongs to one parent run; the same key resumes the same run."""
         yield
 
     @contextlib.contextmanager
@@ -98,8 +98,7 @@ class MlflowTracker(Tracker):
         mlflow.set_system_metrics_sampling_interval(tracking.system_metrics_interval_s)
 
     @contextlib.contextmanager
-    def experiment(self, config: "Config") -> Iterator[None]:
-        key = config.fingerprint("data", "training", "evaluation", "engine", "benchmark")
+    def experiment(self, config: "Config", key: str) -> Iterator[None]:
         name = f"{config.experiment.name if config.experiment else STANDALONE} {config.scale.name} {key}"
         run = self._find(name, parent=None)
         with self._mlflow.start_run(

@@ -8,84 +8,103 @@
 docs/ttft.md explains the protocol and every column.
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING
-
-from pipeline.config import Config
-from pipeline.experiment.stages import BY_NAME
-from pipeline.tracking import StageRun
-from stages.entry import launch
 
 if TYPE_CHECKING:
     from pipeline.benchmark.grid import Models
+    from pipeline.config import Config
+    from pipeline.experiment.work import Work
     from pipeline.results import TtftResult
+    from pipeline.tracking import StageRun
 
     Grid = dict[int, list[Models]]
 
 
-def run(config: Config, log: StageRun) -> None:
-    from pipeline import files
-    from pipeline.benchmark.dry_run import dry_run
-    from pipeline.benchmark.grid import expand
-    from pipeline.compose import model_config
-    from pipeline.provenance import write_result
+def check(work: "list[Work]") -> list[str]:
+    from pipeline.benchmark import one_rank, ttft
+    from pipeline.benchmark.built import grid as engine_grid
+    from pipeline.benchmark.built.ttft import check_gpus
+    from pipeline.errors import MissingRequirementError
 
-    stage, benchmark = BY_NAME["benchmark_ttft"], config.benchmark
-    grid = expand(benchmark, model_config)
-    if config.debug.dry_run:
-        on_gpu = benchmark.dtype != "float32" or config.cluster.device == "cuda"
-        print(dry_run(benchmark, config.link, "cuda" if on_gpu else "cpu", grid))
-        return
-    result = stage.result(config)
-    files.check_writable(result.parent, hint="paths.results")
+    config, grid = work[0].config, _grid(work[0].config)
+    benchmark = config.benchmark
+    try:
+        if benchmark.engine != "torch":
+            engine_grid.check(benchmark)
+            check_gpus(max(grid))
+        elif benchmark.protocol == "one_rank":
+            one_rank.check(benchmark, config.cluster, grid)
+        else:
+            ttft.check(benchmark, config.link, config.cluster, grid)
+    except MissingRequirementError as error:
+        return [str(error)]
+    return []
+
+
+def plan(work: "list[Work]") -> str:
+    from pipeline.benchmark.dry_run import dry_run
+
+    config = work[0].config
+    on_gpu = config.benchmark.dtype != "float32" or config.cluster.device == "cuda"
+    return dry_run(config.benchmark, config.link, "cuda" if on_gpu else "cpu", _grid(config))
+
+
+def run(work: "Work", log: "StageRun") -> None:
+    from pipeline import files
+
+    benchmark, grid = work.config.benchmark, _grid(work.config)
+    files.check_writable(work.result.parent, hint="paths.results")
     one_rank = benchmark.protocol == "one_rank" and benchmark.engine == "torch"
-    found = (_one_rank if one_rank else _ranks)(config, grid, result)
-    write_result(result, found.body(), stage.fingerprint(config))
+    found = (_one_rank if one_rank else _ranks)(work, grid)
+    result = work.write(found)
     log.log_artifact(result)
     log.log_metrics({f"{one.architecture}_geomean_speedup": one.geomean_speedup for one in found.headline.all})
-    _print(found, result)
+    _print(found)
+    print(f"wrote {result}")
 
 
-def _ranks(config: Config, grid: "Grid", result: Path) -> "TtftResult":
+def _grid(config: "Config") -> "Grid":
+    from pipeline.benchmark.grid import expand
+    from pipeline.compose import model_config
+
+    return expand(config.benchmark, model_config)
+
+
+def _ranks(work: "Work", grid: "Grid") -> "TtftResult":
+    from pipeline import files
     from pipeline.benchmark import ttft
     from pipeline.benchmark.built import grid as engine_grid
     from pipeline.benchmark.result import ranks_result
 
-    benchmark, scale = config.benchmark, config.scale.name
+    config, benchmark, scale = work.config, work.config.benchmark, work.config.scale.name
     if benchmark.engine != "torch":
-        return engine_grid.measure_engines(benchmark, config.engine, grid, Path(config.paths.engines), scale, _say)
+        (engines,) = work.paths("engines")
+        return engine_grid.measure_engines(benchmark, config.engine, grid, engines, scale, _say)
     ttft.check(benchmark, config.link, config.cluster, grid)
-    folders = _trained(config) if benchmark.weights == "trained" else {}
+    folders = {files.plain_name(folder.name): folder for folder in work.paths("timed")}
     measured, decoded = ttft.measure_grid(benchmark, config.link, config.cluster, grid, folders, _say)
-    return ranks_result(measured, decoded, benchmark, scale, result.parent / "traces" / result.stem)
+    return ranks_result(measured, decoded, benchmark, scale, work.result.parent / "traces" / work.result.stem)
 
 
-def _one_rank(config: Config, grid: "Grid", result: Path) -> "TtftResult":
+def _one_rank(work: "Work", grid: "Grid") -> "TtftResult":
     from pipeline.benchmark import one_rank
     from pipeline.benchmark.result import one_rank_result
     from pipeline.projection.hardware import Hardware
 
-    benchmark, hardware = config.benchmark, Hardware.from_config(config.hardware)
-    one_rank.check(benchmark, config.cluster, grid)
+    config, hardware = work.config, Hardware.from_config(work.config.hardware)
+    one_rank.check(config.benchmark, config.cluster, grid)
     link = config.hardware.name
-    measured = one_rank.measure(benchmark, config.cluster, grid, hardware.all_reduce_seconds, link, _say)
-    return one_rank_result(measured, benchmark, config.scale.name, config.hardware.model_dump(mode="json"))
+    measured = one_rank.measure(config.benchmark, config.cluster, grid, hardware.all_reduce_seconds, link, _say)
+    return one_rank_result(measured, config.benchmark, config.scale.name, config.hardware.model_dump(mode="json"))
 
 
-def _print(found: "TtftResult", result: Path) -> None:
+def _print(found: "TtftResult") -> None:
     from pipeline.benchmark.table import breakdown_table, decode_table, headline_text, ttft_table
 
     parts = [ttft_table(found.rows), breakdown_table(found.breakdown), decode_table(found.decode_rows)]
     for text in [*parts, headline_text(found.headline)]:
         if text:
             print("\n" + text)
-    print(f"wrote {result}")
-
-
-def _trained(config: Config) -> dict[str, Path]:
-    """Finished models of this scale by name."""
-    root = Path(config.paths.trained, config.scale.name)
-    return {path.parent.name: path.parent for path in sorted(root.glob("*/model.safetensors"))}
 
 
 def _say(line: str) -> None:
@@ -93,4 +112,6 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(launch(run, __doc__ or "", plans_itself=True))
+    from stages.entry import launch
+
+    raise SystemExit(launch(run, __doc__ or ""))

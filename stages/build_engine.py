@@ -9,24 +9,29 @@
 What is unchanged (spec, weights, TensorRT's version) is not built again. docs/engines.md says what was verified where.
 """
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pipeline.config import Config
-from pipeline.experiment.stages import BY_NAME
-from pipeline.tracking import StageRun
-from stages.entry import launch
+if TYPE_CHECKING:
+    from pipeline.experiment.work import Work
+    from pipeline.tracking import StageRun
 
 
-def run(config: Config, log: StageRun) -> None:
+def check(work: "list[Work]") -> list[str]:
+    from pipeline.export.make import missing
+    from pipeline.export.spec import EngineSpec
+
+    for one in work:
+        EngineSpec.of(one.config.model, one.config.engine)  # raises where no engine can be such
+    return missing(work[0].config.engine)
+
+
+def run(work: "Work", log: "StageRun") -> None:
     from pipeline.export import make
     from pipeline.models.placement import head_dim
-    from pipeline.provenance import write_result
 
-    stage = BY_NAME["build_engine"]
-    result = stage.result(config)
-    trained = Path(config.paths.trained, config.scale.name, config.model.name)
-    made = make.make(config.model, config.engine, trained, result.parent, _say)
-    write_result(result, made.result.body(), stage.fingerprint(config), stage.input_marks(config))
+    config, code = work.config, work.code_of("pipeline.export.make")
+    made = make.make(config.model, config.engine, work.path("trained"), work.path("engine"), _say, code)
+    result = work.write(made.result)
 
     engine = made.result
     log.log_metrics({"engine_size_bytes": engine.size_bytes, "engine_build_s": engine.build_s})
@@ -47,4 +52,6 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
+    from stages.entry import launch
+
     raise SystemExit(launch(run, __doc__ or ""))

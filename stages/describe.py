@@ -9,11 +9,10 @@ Keys of budget=: n_layer, n_ways, heads_per_way, head_multiple, vocab_size, bloc
 
 import json
 import sys
+from typing import Any
 
-from pipeline.config import Config, ModelConfig
+from pipeline.config import ModelConfig
 from pipeline.errors import ConfigError
-from pipeline.tracking import StageRun
-from stages.entry import guarded, launch
 
 PAPER_MODELS = (
     "kraken_124m_2way",
@@ -49,8 +48,10 @@ def describe(model: ModelConfig) -> dict[str, object]:
     }
 
 
-def run(config: Config, log: StageRun) -> None:
-    print(json.dumps(describe(config.model), indent=2))
+def describe_one(arguments: list[str]) -> None:
+    from pipeline.compose import compose
+
+    print(json.dumps(describe(compose(arguments).model), indent=2))
 
 
 def describe_all() -> None:
@@ -70,14 +71,23 @@ def solve(arguments: list[str]) -> None:
         if key not in BUDGET_KEYS or not value.isdigit():
             raise ConfigError(f"{argument}: budget= takes {', '.join(BUDGET_KEYS)}, each a whole number")
         given[key] = int(value)
-    defaults = {"n_layer": 12, "n_ways": 4, "heads_per_way": 12 // given.get("n_ways", 4) or 1}
+    defaults: dict[str, Any] = {"n_layer": 12, "n_ways": 4, "heads_per_way": 12 // given.get("n_ways", 4) or 1}
     width = solve_width(given.pop("budget"), **{**defaults, **given})
     print(json.dumps(width.__dict__, indent=2))
 
 
+def main(arguments: list[str]) -> None:
+    if {"-h", "--help"} & set(arguments):
+        print((__doc__ or "").strip())
+    elif any(argument.startswith("budget=") for argument in arguments):
+        solve(arguments)
+    elif "all=true" in arguments:
+        describe_all()
+    else:
+        describe_one(arguments)
+
+
 if __name__ == "__main__":
-    if any(argument.startswith("budget=") for argument in sys.argv[1:]):
-        raise SystemExit(guarded(lambda: solve(sys.argv[1:])))
-    if "all=true" in sys.argv[1:]:
-        raise SystemExit(guarded(describe_all))
-    raise SystemExit(launch(run, __doc__ or "", tracked=False))
+    from pipeline.experiment.run import guarded
+
+    raise SystemExit(guarded(lambda: main(sys.argv[1:])))

@@ -6,34 +6,34 @@ python -m stages.evaluate_perplexity model=… evaluation.perplexity_protocol=ra
 
 import math
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import provenance
-from pipeline.config import Config
-from pipeline.experiment.stages import BY_NAME
-from pipeline.tracking import StageRun
-from stages.entry import launch
-
 if TYPE_CHECKING:
+    from pipeline.config import Config
+    from pipeline.experiment.work import Work
     from pipeline.results import PerplexityResult
+    from pipeline.tracking import StageRun
 
 
-def run(config: Config, log: StageRun) -> None:
+def check(work: "list[Work]") -> list[str]:
+    from pipeline.evaluation.requirements import missing_gpus
+
+    return missing_gpus(work[0].config.cluster.device, 1)
+
+
+def run(work: "Work", log: "StageRun") -> None:
     from pipeline.data import TokenData
     from pipeline.evaluation.perplexity import check_tokenizer
     from pipeline.files import check_writable
     from pipeline.models.checkpoint import load_model
 
-    stage = BY_NAME["evaluate_perplexity"]
-    path = stage.result(config)
-    check_writable(path.parent)
-    trained = Path(config.paths.trained, config.scale.name, config.model.name)
+    config, trained = work.config, work.path("trained")
+    check_writable(work.result.parent)
     model = load_model(trained, config.model, device=config.cluster.device)
-    data = TokenData.open(Path(config.paths.data, config.data.name))
+    data = TokenData.open(work.path("data"))
     check_tokenizer(trained, data)
     found = _measure(config, model, data)
-    provenance.write_result(path, found.body(), stage.fingerprint(config), stage.input_marks(config))
+    path = work.write(found)
     metrics = {"loss_nats": found.loss_nats, "perplexity": found.perplexity, "bits_per_byte": found.bits_per_byte}
     log.log_metrics({name: value for name, value in metrics.items() if value is not None})
     log.log_artifact(path)
@@ -41,7 +41,7 @@ def run(config: Config, log: StageRun) -> None:
     print(f"written  {path}")
 
 
-def _measure(config: Config, model: Any, data: Any) -> "PerplexityResult":
+def _measure(config: "Config", model: Any, data: Any) -> "PerplexityResult":
     from tqdm import tqdm
 
     from pipeline.evaluation import perplexity
@@ -69,4 +69,6 @@ def _summary(found: "PerplexityResult") -> str:
 
 
 if __name__ == "__main__":
+    from stages.entry import launch
+
     raise SystemExit(launch(run, __doc__ or ""))

@@ -3,24 +3,30 @@
     python -m stages.prepare_data data=demo
     python -m stages.prepare_data data=local 'data.source=[my/folder]'
 
-Killed, it goes on where it stopped. Finished data of the same configuration and source is left as it is.
+Killed, it goes on where it stopped. Finished data of the same configuration, source and code is left as it is.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pipeline.config import Config
-from pipeline.experiment.stages import BY_NAME
-from pipeline.tracking import StageRun
-from stages.entry import launch
+if TYPE_CHECKING:
+    from pipeline.experiment.work import Work
+    from pipeline.tracking import StageRun
 
 
-def run(config: Config, log: StageRun) -> None:
+def check(work: "list[Work]") -> list[str]:
+    from pipeline.data.requirements import faults
+
+    return [fault for one in work for fault in faults(one.config.data, one.path("data"))]
+
+
+def run(work: "Work", log: "StageRun") -> None:
     from pipeline.data.prepare import prepare
 
-    stage = BY_NAME["prepare_data"]
-    result = stage.result(config)
+    config, folder = work.config, work.path("data")
+    code = work.code_of("pipeline.data.prepare")
     manifest = prepare(
-        config.data, result.parent, Path(config.paths.runs), stage.fingerprint(config), config.cluster.data_workers
+        config.data, folder, Path(config.paths.runs), work.fingerprint, config.cluster.data_workers, code
     )
     log.log_metrics(
         {
@@ -31,8 +37,8 @@ def run(config: Config, log: StageRun) -> None:
             "unigram_loss_nats": manifest["unigram_loss_nats"],
         }
     )
-    log.log_artifact(result)
-    print(f"{result.parent}: {manifest['corpus']}, {manifest['text_bytes'] / 1e6:.1f} MB of text")
+    log.log_artifact(work.result)
+    print(f"{folder}: {manifest['corpus']}, {manifest['text_bytes'] / 1e6:.1f} MB of text")
     for name, split in manifest["splits"].items():
         print(f"  {name:5} {split['tokens']:>13,} tokens  {split['documents']:>9,} documents")
     tokenizer = manifest["tokenizer"]
@@ -43,4 +49,6 @@ def run(config: Config, log: StageRun) -> None:
 
 
 if __name__ == "__main__":
+    from stages.entry import launch
+
     raise SystemExit(launch(run, __doc__ or ""))

@@ -6,32 +6,32 @@
 Runs nothing and invents nothing: what has no result file is left out, with the command that makes it.
 """
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pipeline.config import Config
-from pipeline.experiment.stages import BY_NAME
-from pipeline.tracking import StageRun
-from stages.entry import launch
+if TYPE_CHECKING:
+    from pipeline.experiment.work import Work
+    from pipeline.tracking import StageRun
 
 
-def run(config: Config, log: StageRun) -> None:
+def run(work: "Work", log: "StageRun") -> None:
     from pipeline.report import summary
     from pipeline.report.build import write_report
-    from pipeline.results.tasks import against_baseline
+    from pipeline.report.table import badge
 
-    report = write_report(config, BY_NAME["report"].fingerprint(config), against_baseline)
-    folder = Path(config.paths.report)
+    report = write_report(work.config, work.fingerprint)
+    folder = work.path("report")
     log.log_metrics(
         {
-            f"kraken_speedup_{item['kind']}_{index}": item["value"]
+            f"kraken_speedup_{badge(item['kind'])}_{index}": item["value"]
             for index, item in enumerate(report["headline"]["values"])
         }
     )
     log.log_artifact(folder)
-    if config.experiment is None:  # an experiment prints the summary at its own end
-        print(summary(report))
-    print(f"written  {folder / 'index.html'}")
+    print(summary(report))
+    print(f"\nreport   {folder / 'index.html'}")
 
 
 if __name__ == "__main__":
+    from stages.entry import launch
+
     raise SystemExit(launch(run, __doc__ or ""))

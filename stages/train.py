@@ -7,25 +7,43 @@ Writes trained/<scale>/<model>/ and results/<scale>/<model>/training.json.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pipeline.config import Config
-from pipeline.experiment.stages import BY_NAME
-from pipeline.tracking import StageRun
-from stages.entry import launch
+if TYPE_CHECKING:
+    from pipeline.experiment.work import Work
+    from pipeline.tracking import StageRun
 
 SERIES = ("loss_nats", "learning_rate", "gradient_norm", "tokens_per_s", "mfu")
 
 
-def run(config: Config, log: StageRun) -> None:
-    from pipeline import files, provenance
+def check(work: "list[Work]") -> list[str]:
+    from pipeline.training import plan
+
+    return plan.faults([one.composed for one in work])
+
+
+def plan(work: "list[Work]") -> str:
+    from pipeline.training import plan
+
+    return plan.text([one.composed for one in work])
+
+
+def finish() -> None:
+    """Training is over: Ray's processes must not share the cores with what is timed next."""
+    from pipeline.training import ray_launcher
+
+    ray_launcher.shutdown()
+
+
+def run(work: "Work", log: "StageRun") -> None:
+    from pipeline import files
+    from pipeline.training import origin
     from pipeline.training import run as runs
     from pipeline.training.loop import TrainingJob
 
-    stage = BY_NAME["train"]
-    fingerprint = stage.fingerprint(config)
-    result, trained = stage.paths(stage.outputs, config)
-    data_folder = stage.paths(stage.inputs, config)[0].resolve()
-    identity = runs.identity(fingerprint, data_folder, BY_NAME["prepare_data"].fingerprint(config))
+    config, trained = work.config, work.path("trained")
+    data_folder = work.path("data").resolve()
+    identity = runs.identity(work.fingerprint, data_folder, work.code_of("pipeline.training.loop"))
     job = TrainingJob(
         config.model,
         config.training,
@@ -34,14 +52,16 @@ def run(config: Config, log: StageRun) -> None:
         Path(config.paths.runs, config.scale.name, f"{config.model.name}-{identity}").resolve(),
         identity,
     )
-    for folder in (trained, result.parent):
+    for folder in (trained, work.result.parent):
         files.check_writable(folder.parent)
     data = runs.check_before(job)
     state = runs.run(job, lambda line: print(line, flush=True), lambda records: _log_records(log, records))
-    runs.publish(job, state, trained, data)
+    commits = origin.read(job.run_folder)
+    made_by = {"commit": commits[-1]["commit"], "commits": commits}  # those that took the steps, whoever publishes them
+    runs.publish(job, state, trained, data, work.provenance(**made_by))
     found = runs.result(job, state, data)
-    provenance.write_result(result, found.body(), fingerprint, stage.input_marks(config))
-    files.write_text(result.with_name("curve.csv"), _csv(found.body()["curve"]))
+    files.write_text(work.path("curve"), _csv(found.body()["curve"]))
+    log.log_artifact(work.write(found, **made_by))
     log.log_metrics(
         {
             "parameters": found.parameters,
@@ -50,7 +70,6 @@ def run(config: Config, log: StageRun) -> None:
         },
         step=state.step,
     )
-    log.log_artifact(result)
     print(
         f"{config.model.name}: validation loss {found.val_loss_nats:.4f} nats after {state.tokens:,} tokens "
         f"(unigram model {found.unigram_loss_nats:.4f}), {found.tokens_per_s_median:,.0f} tokens/s; {trained}"
@@ -62,7 +81,7 @@ def _csv(curve: list[dict[str, float]]) -> str:
     return "\n".join([",".join(curve[0]), *(",".join(str(value) for value in row.values()) for row in curve), ""])
 
 
-def _log_records(log: StageRun, records: list[dict[str, object]]) -> None:
+def _log_records(log: "StageRun", records: list[dict[str, object]]) -> None:
     """Forward log records to the tracker, one call a batch."""
     rows: list[tuple[int, dict[str, float]]] = []
     for record in records:
@@ -76,4 +95,6 @@ def _log_records(log: StageRun, records: list[dict[str, object]]) -> None:
 
 
 if __name__ == "__main__":
+    from stages.entry import launch
+
     raise SystemExit(launch(run, __doc__ or ""))

@@ -14,7 +14,6 @@ from pipeline.data.gpt2 import load_gpt2
 from pipeline.data.tokenizer import FILE as TOKENIZER_FILE
 from pipeline.data.tokenizer import Tokenizer
 from pipeline.errors import DataError
-from pipeline.provenance import describe
 
 BLOCK = 1 << 24  # bytes read at once
 
@@ -40,7 +39,7 @@ def signature(config: DataConfig) -> str:
     return file_signature(list(source_files(config).values()))
 
 
-def adopt(config: DataConfig, folder: Path, config_fingerprint: str) -> dict[str, Any]:
+def adopt(config: DataConfig, folder: Path, made_by: dict[str, Any]) -> dict[str, Any]:
     """Write manifest and tokenizer to `folder`, the shards named by their absolute paths; returns the manifest.
 
     Bytes of text are the sum of the tokens' own bytes, documents the end-of-text tokens. Raises
@@ -57,7 +56,7 @@ def adopt(config: DataConfig, folder: Path, config_fingerprint: str) -> dict[str
         tokenizer_path = temporary / TOKENIZER_FILE
         tokenizer.save(tokenizer_path)
         body = manifests.build(config, shards, tokenizer, tokenizer_path, signature(config), "uint16", counts)
-        body["provenance"] = describe(config_fingerprint)
+        body["provenance"] = made_by
         files.write_json(temporary / manifests.FILE, body)
     return body
 

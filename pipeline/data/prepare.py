@@ -4,7 +4,6 @@ Unfinished work lies under `runs`, keyed by configuration and source, and is tak
 the next run; the data folder appears whole at the end.
 """
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,20 +24,28 @@ from pipeline.data.tokenise import Batch, batch_path, token_dtype, tokenise
 from pipeline.data.tokenizer import FILE as TOKENIZER_FILE
 from pipeline.data.tokenizer import Tokenizer
 from pipeline.errors import DataError
-from pipeline.provenance import describe, fingerprint
+from pipeline.provenance import describe, fingerprint, usable_cores
 
 TOKENIZER_TRAINING_BYTES = 100_000_000  # more text changes a BPE little and costs memory
 TOKENS_PER_BYTE = 0.5  # more than English needs (0.22 to 0.35), for the disk space check
 
 
-def prepare(config: DataConfig, folder: Path, runs: Path, config_fingerprint: str, workers: int) -> dict[str, Any]:
+def prepare(
+    config: DataConfig,
+    folder: Path,
+    runs: Path,
+    config_fingerprint: str,
+    workers: int,
+    code: dict[str, str] | None = None,
+) -> dict[str, Any]:
     """Make `folder` and return its manifest; does nothing where it is made already and whole.
 
+    Made by other code, which `code` names by the digests of its rooms, it is made anew.
     Raises DataError, OutputError or MissingRequirementError before or RunError during the work.
     """
     files.check_writable(folder.parent)
     remove_leftovers(folder)
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = workers or usable_cores()
     try:
         corpus = None if config.corpus == "nanogpt" else open_corpus(config, workers)
         signature = corpus.signature if corpus else nanogpt.signature(config)
@@ -47,13 +54,13 @@ def prepare(config: DataConfig, folder: Path, runs: Path, config_fingerprint: st
         if found is not None and config.corpus != "nanogpt":
             return found
         raise
-    found = finished(folder, config_fingerprint, signature)
+    found = finished(folder, config_fingerprint, signature, code)
     if found is not None:
         return found
     if corpus is None:
-        return nanogpt.adopt(config, folder, config_fingerprint)
+        return nanogpt.adopt(config, folder, describe(config_fingerprint, code=code))
     _check_space(corpus, folder.parent, runs)
-    work = runs / f"prepare_data-{config.name}-{fingerprint(config_fingerprint, signature)}"
+    work = runs / f"prepare_data-{config.name}-{fingerprint(config_fingerprint, signature, code)}"
     work.mkdir(parents=True, exist_ok=True)
     tokenizer_path = work / TOKENIZER_FILE
     if not tokenizer_path.exists():
@@ -61,18 +68,22 @@ def prepare(config: DataConfig, folder: Path, runs: Path, config_fingerprint: st
     batches = tokenise(corpus, tokenizer_path, work, workers)
     if batches == 0:
         raise DataError(f"data.source={config.source}: the corpus is empty; it has no document with any text")
-    body = assemble(config, corpus, work, batches, folder, config_fingerprint)
+    body = assemble(config, corpus, work, batches, folder, describe(config_fingerprint, code=code))
     shutil.rmtree(work)
     return body
 
 
-def finished(folder: Path, config_fingerprint: str, signature: str | None) -> dict[str, Any] | None:
-    """The manifest of `folder` if it was made from this configuration and source (None: any) and is whole."""
+def finished(
+    folder: Path, config_fingerprint: str, signature: str | None, code: dict[str, str] | None = None
+) -> dict[str, Any] | None:
+    """The manifest of `folder` if it was made from this configuration, source and code (None: any) and is whole."""
     try:
         manifest = manifests.read(folder)
         if manifest["provenance"]["config_fingerprint"] != config_fingerprint:
             return None
         if signature is not None and manifest["source_signature"] != signature:
+            return None
+        if code is not None and manifest["provenance"]["code"] != code:
             return None
         return TokenData.open(folder, verify=True).manifest
     except (DataError, KeyError):
@@ -87,7 +98,7 @@ def make_tokenizer(config: DataConfig, corpus: Corpus) -> Tokenizer:
 
 
 def assemble(
-    config: DataConfig, corpus: Corpus, work: Path, batches: int, folder: Path, config_fingerprint: str
+    config: DataConfig, corpus: Corpus, work: Path, batches: int, folder: Path, made_by: dict[str, Any]
 ) -> dict[str, Any]:
     """Batches to shards, tokenizer and manifest in `folder`, which appears whole."""
     tokenizer = Tokenizer.load(work / TOKENIZER_FILE)
@@ -115,7 +126,7 @@ def assemble(
             token_dtype(tokenizer.vocab_size).name,
             {"train": train.counts, "val": val.counts},
         )
-        body["provenance"] = describe(config_fingerprint)
+        body["provenance"] = made_by
         files.write_json(temporary / manifests.FILE, body)
     return body
 

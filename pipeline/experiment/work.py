@@ -1,15 +1,34 @@
-"""An experiment as a list of work: every stage for every model, and which of it is already done."""
+"""One piece of work: a stage with the settings it runs on. What a stage script is handed."""
 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from pipeline import files
-from pipeline.compose import compose, compose_raw, group_options
-from pipeline.config import Config, nearest
+from pipeline import files, provenance
+from pipeline.config import Config
 from pipeline.errors import ConfigError
-from pipeline.experiment.stages import BY_NAME, STAGES, Stage
+from pipeline.experiment import closure
+from pipeline.experiment.identity import restricted, values
+from pipeline.experiment.places import place
+from pipeline.experiment.stage import Stage
+from pipeline.experiment.stages import STAGES
+from pipeline.results import Result
+from pipeline.results.file import write as write_result
+
+ARCHITECTURES = "pipeline.models.architectures"
+
+
+class State(NamedTuple):
+    """Whether work is done, and if it is stale, why."""
+
+    name: str  # done, missing or stale
+    why: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.why})" if self.why else self.name
 
 
 @dataclass(frozen=True)
@@ -17,95 +36,136 @@ class Work:
     """One stage, for one model or for the experiment as a whole."""
 
     stage: Stage
-    config: Config
+    composed: Config  # every setting; a stage script reads `config`
 
     @property
     def name(self) -> str:
-        return f"{self.stage.name} {self.config.model.name}" if self.stage.scope == "model" else self.stage.name
-
-    def is_done(self) -> bool:
-        """Whether the result is there and was made by this very configuration from these very inputs."""
-        result = self.stage.result(self.config)
-        missing = [path for path in self.stage.paths(self.stage.outputs, self.config) if not path.exists()]
-        if missing:
-            return False
-        try:
-            made_by = files.read_json(result)["provenance"]
-            key = (made_by["config_fingerprint"], made_by["inputs"])
-        except (json.JSONDecodeError, KeyError, TypeError):
-            return False
-        return bool(key == (self.stage.fingerprint(self.config), self.stage.input_marks(self.config)))
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """The configurations of an experiment's models, the baseline first."""
-
-    configs: tuple[Config, ...]
-    stages: tuple[Stage, ...]
-    overrides: tuple[str, ...] = ()
+        return f"{self.stage.name} {self.composed.model.name}" if self.stage.scope == "model" else self.stage.name
 
     @property
+    def command(self) -> str:
+        """What runs this work alone, but for its overrides."""
+        model = f" model={self.composed.model.name}" if self.stage.scope == "model" else ""
+        return f"python -m {self.stage.module}{model}"
+
+    @cached_property
     def config(self) -> Config:
-        """The configuration of work that belongs to no single model."""
-        return self.configs[0]
+        """The settings that this stage declares, and those that determine no result; others raise when read."""
+        return restricted(self.composed, self.stage.declared(self.composed), self.stage.name)
 
-    def work(self) -> Iterator[Work]:
-        """Everything to do, in order: a stage for all models before the next stage."""
-        for stage in self.stages:
-            chosen = self.configs if stage.scope == "model" else self.configs[:1]
-            for config in chosen:
-                yield Work(stage, self._adapted(stage, config))
+    def path(self, name: str) -> Path:
+        """The one file or folder of a place's name."""
+        (path,) = place(name, self.composed)
+        return path
 
-    def _adapted(self, stage: Stage, config: Config) -> Config:
-        """The configuration with the stage's own choice of groups, where the user made none."""
-        named = {override.partition("=")[0] for override in self.overrides}
-        own = [override for override in stage.overrides if override.partition("=")[0] not in named]
-        return compose([f"model={config.model.name}", *own, *self.overrides]) if own else config
+    def paths(self, *names: str) -> list[Path]:
+        return [path for name in names for path in place(name, self.composed)]
+
+    @property
+    def result(self) -> Path:
+        """The JSON file that says what made it."""
+        return self.path(self.stage.outputs[0])
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Everything configured that determines the result, resolved."""
+        declared = values(self.composed, self.stage.declared(self.composed))
+        return declared | (self.stage.resolve(self.composed) if self.stage.resolve else {})
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """12 hex digits that name the settings."""
+        return provenance.fingerprint(self.settings)
+
+    @cached_property
+    def code(self) -> dict[str, str]:
+        """Digests of the rooms whose code makes the result."""
+        return self.code_of(self.stage.module)
+
+    def code_of(self, module: str) -> dict[str, str]:
+        """Digests of the rooms that one module of the pipeline uses for this work."""
+        modules = [module, *(f"{ARCHITECTURES}.{name}" for name in self._architectures())]
+        starts = [path for name in modules if (path := closure.module_file(name))]
+        return closure.digests(closure.closure(starts))
+
+    def _architectures(self) -> set[str]:
+        """The architectures whose own files the work runs: a new one beside them changes nothing."""
+        models = [self.settings["model"]] if "model" in self.settings else []
+        models += [model for key in ("models", "fitted models") for model in self.settings.get(key, {}).values()]
+        return {model["architecture"] for model in models}
+
+    @cached_property
+    def inputs(self) -> dict[str, str]:
+        """What each input holds, as it was when first asked: before the work."""
+        return self._marks()
+
+    def _marks(self) -> dict[str, str]:
+        return {str(path): provenance.content_mark(path) for path in self.paths(*self.stage.inputs)}
+
+    def state(self) -> State:
+        """Whether the result is there and was made by these very settings and this code from these very inputs."""
+        if any(not path.exists() for path in self.paths(*self.stage.outputs)):
+            return State("missing")
+        try:
+            made_by = files.read_json(self.result)["provenance"]
+            settings, code, inputs = made_by["settings"], made_by["code"], made_by["inputs"]
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+            return State("stale", f"{self.result} does not say what made it")
+        why = [
+            f"{what} {', '.join(changed)}"
+            for what, was, now in (
+                ("settings changed:", settings, self._setting_marks),
+                ("code changed in", code, self.code),
+                ("input changed:", inputs, self._marks()),
+            )
+            if (changed := sorted(key for key in {*was, *now} if was.get(key) != now.get(key)))
+        ]
+        return State("stale", "; ".join(why)) if why else State("done")
+
+    def is_done(self) -> bool:
+        return self.state().name == "done"
+
+    @cached_property
+    def _setting_marks(self) -> dict[str, str]:
+        return {name: provenance.fingerprint(value)[:8] for name, value in self.settings.items()}
+
+    def begin(self) -> None:
+        """Note the inputs as they are; raises ConfigError where one was made with other settings than these."""
+        for path in self.inputs:
+            maker, made_with = self._maker(Path(path)), _settings_of(Path(path))
+            if maker and made_with not in (None, maker.fingerprint):
+                raise ConfigError(
+                    f"{path} was made with other settings (fingerprint {made_with}, not {maker.fingerprint}): "
+                    f"{maker.command} with the same overrides makes it anew"
+                )
+
+    def _maker(self, path: Path) -> "Work | None":
+        """The work of another stage that writes `path`."""
+        return next((work for work in makers(self.composed) if path in work.paths(*work.stage.outputs)), None)
+
+    def provenance(self, **more: Any) -> dict[str, Any]:
+        """The provenance block of what this work makes."""
+        return provenance.describe(self.fingerprint, self.inputs, self.code, settings=self._setting_marks, **more)
+
+    def write(self, result: Result | dict[str, Any], **more: Any) -> Path:
+        """Write the result file with its provenance, to which `more` adds; returns its path."""
+        if isinstance(result, Result):
+            write_result(self.result, result, self.provenance(**more))
+        else:
+            files.write_json(self.result, {**result, "provenance": self.provenance(**more)})
+        return self.result
 
 
-def load(overrides: list[str]) -> Experiment:
-    """Compose and check an experiment from a command line; raises ConfigError with every fault."""
-    if not any(override.startswith("+experiment=") for override in overrides):
-        named = next((override for override in overrides if override.startswith("experiment=")), None)
-        if named:
-            raise ConfigError(f"{named}: write +{named} (an experiment is added to the defaults)")
-        raise ConfigError(
-            "no experiment named; add +experiment=NAME, one of: " + ", ".join(group_options("experiment"))
-        )
-    raw = compose_raw(overrides)
-    scale, experiment = raw["scale"]["name"], raw["experiment"]
-    names = experiment["models"].get(scale)
-    if not names:
-        known = ", ".join(experiment["models"])
-        raise ConfigError(f"scale={scale}: experiment {experiment['name']} runs at {known} only")
-    if any(override.startswith("model=") for override in overrides):
-        raise ConfigError(
-            f"model=: an experiment names its models ({', '.join(names)}); "
-            f"for others set 'experiment.models.{scale}=[…]'"
-        )
-    configs = tuple(_compose_for(name, overrides, experiment["name"], scale) for name in names)
-    return Experiment(configs, _stages(configs[0]), tuple(overrides))
+def makers(config: Config) -> Iterator[Work]:
+    """Every stage's work under one configuration."""
+    return (Work(stage, config) for stage in STAGES)
 
 
-def _compose_for(name: str, overrides: list[str], experiment: str, scale: str) -> Config:
-    if name not in group_options("model"):
-        near = nearest(name, group_options("model"))
-        raise ConfigError(
-            f"experiment.models.{scale}: no model {name} in conf/model" + (f"; did you mean {near}?" if near else "")
-        )
-    return compose([f"model={name}", *overrides])
-
-
-def _stages(config: Config) -> tuple[Stage, ...]:
-    assert config.experiment is not None
-    names = config.experiment.stages or [stage.name for stage in STAGES]
-    unknown = [name for name in names if name not in BY_NAME]
-    if unknown:
-        raise ConfigError(f"experiment.stages={unknown}: no such stage; there are: {', '.join(BY_NAME)}")
-    return tuple(stage for stage in STAGES if stage.name in names)
-
-
-def result_of(stage: str, config: Config) -> Path:
-    """Where a stage writes its result file."""
-    return BY_NAME[stage].result(config)
+def _settings_of(folder: Path) -> str | None:
+    """The fingerprint of the settings that tokens, a model or an engine say they were made with."""
+    for name in ("manifest.json", "config.json", "engine.json"):
+        try:
+            return str(files.read_json(folder / name)["provenance"]["config_fingerprint"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None

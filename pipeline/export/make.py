@@ -1,6 +1,7 @@
 """Make any engine: check first, skip what is unchanged, build beside the old one, put it in place whole."""
 
 import importlib.metadata
+import importlib.util
 import os
 import shutil
 import time
@@ -46,8 +47,15 @@ class Made:
     reused: bool
 
 
-def make(model: ModelConfig, engine: EngineConfig, trained: Path, folder: Path, say: Say) -> Made:
-    """Build `model` as `engine` says into `folder`.
+def make(
+    model: ModelConfig,
+    engine: EngineConfig,
+    trained: Path,
+    folder: Path,
+    say: Say,
+    code: dict[str, str] | None = None,
+) -> Made:
+    """Build `model` as `engine` says into `folder`; what other `code` (digests of its rooms) built is built anew.
 
     Raises ConfigError, MissingRequirementError or CheckpointError before any work, RunError when a build fails;
     then `folder` is as it was.
@@ -55,7 +63,7 @@ def make(model: ModelConfig, engine: EngineConfig, trained: Path, folder: Path, 
     spec = EngineSpec.of(model, engine)
     maker = maker_of(spec, engine)
     source = source_of(model, engine.weights, trained)
-    key = key_of(spec, source, maker, engine)
+    key = key_of(spec, source, maker, engine, code)
     if engine_folder.is_current(folder, key):
         return Made(engine_folder.read(folder), True)
 
@@ -91,11 +99,23 @@ def make(model: ModelConfig, engine: EngineConfig, trained: Path, folder: Path, 
     return Made(result, False)
 
 
-def key_of(spec: EngineSpec, source: WeightSource, maker: Maker, engine: EngineConfig) -> str:
+def key_of(
+    spec: EngineSpec, source: WeightSource, maker: Maker, engine: EngineConfig, code: dict[str, str] | None = None
+) -> str:
     """Names everything that an engine's bytes depend on: what is unchanged is not built again."""
     where = [engine.environment, engine.environment_path] if engine.name == "tensorrt_llm" else []
     made_by = [maker.module, maker.version, maker.target]
-    return fingerprint(spec.identity(), source.identity(), *made_by, engine_folder.FORMAT, *where)
+    return fingerprint(spec.identity(), source.identity(), *made_by, engine_folder.FORMAT, *where, code)
+
+
+def missing(engine: EngineConfig) -> list[str]:
+    """What this machine lacks to make this kind of engine, as far as can be told without importing anything."""
+    if engine.name != "tensorrt" or importlib.util.find_spec(engine.module):
+        return []
+    return [
+        f"engine=tensorrt needs the Python module {engine.module}: pip install -e '.[tensorrt]', "
+        "or choose engine=checkpoint"
+    ]
 
 
 def maker_of(spec: EngineSpec, engine: EngineConfig) -> Maker:

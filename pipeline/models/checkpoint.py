@@ -42,11 +42,10 @@ def read_details(folder: Path) -> dict[str, Any]:
         details = files.read_json(folder / CONFIG)
         ModelConfig.model_validate(details["model"])
     except FileNotFoundError:
-        name, others = files.variants_of(folder)
-        there = f" with the same overrides; there are: {', '.join(others)}" if others else ""
-        raise CheckpointError(
-            f"no trained model in {folder}: train it first, as python -m stages.train model={name}{there}"
-        ) from None
+        others = ", ".join(one.name for one in files.variants(folder))
+        there = f" with the same overrides; there are: {others}" if others else ""
+        train = f"python -m stages.train model={files.plain_name(folder.name)}"
+        raise CheckpointError(f"no trained model in {folder}: train it first, as {train}{there}") from None
     except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / CONFIG} is not a model's description: {error}") from None
     return dict(details)

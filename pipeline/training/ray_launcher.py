@@ -14,6 +14,7 @@ import torch
 from pipeline import files
 from pipeline.config.execution import ClusterConfig
 from pipeline.errors import MissingRequirementError, RunError
+from pipeline.provenance import usable_cores
 from pipeline.training.loop import NonFiniteError, TrainingJob, Worker, train
 
 FAILURE = "failure.json"
@@ -114,7 +115,7 @@ def check_resources(cluster: ClusterConfig) -> None:
     A cluster of several machines is asked once it is connected.
     """
     if not cluster.ray_address:
-        _compare(cluster, {"CPU": float(_cores()), "GPU": float(torch.cuda.device_count())}, "this machine has")
+        _compare(cluster, {"CPU": float(usable_cores()), "GPU": float(torch.cuda.device_count())}, "this machine has")
 
 
 def _compare(cluster: ClusterConfig, present: dict[str, float], where: str) -> None:
@@ -122,13 +123,14 @@ def _compare(cluster: ClusterConfig, present: dict[str, float], where: str) -> N
     if cluster.device == "cuda":
         needed["GPU"] = cluster.num_workers
     mends = {"CPU": "or set cluster.cpus_per_worker=0", "GPU": "or set cluster=local_cpu"}
-    for kind, wanted in needed.items():
-        has = present.get(kind, 0.0)
-        if wanted > has + 1e-6:
-            raise MissingRequirementError(
-                f"cluster.num_workers={cluster.num_workers}: the workers need {wanted:g} {kind}s, {where} {has:g}; "
-                f"lower cluster.num_workers, {mends[kind]}"
-            )
+    faults = [
+        f"cluster.num_workers={cluster.num_workers}: the workers need {wanted:g} {kind}s, {where} "
+        f"{present.get(kind, 0.0):g}; lower cluster.num_workers, {mends[kind]}"
+        for kind, wanted in needed.items()
+        if wanted > present.get(kind, 0.0) + 1e-6
+    ]
+    if faults:
+        raise MissingRequirementError("\n".join(faults))
 
 
 def start(cluster: ClusterConfig) -> None:
@@ -148,7 +150,7 @@ def _connect(cluster: ClusterConfig) -> None:
 
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    local: dict[str, Any] = {} if cluster.ray_address else {"num_cpus": _cores()}
+    local: dict[str, Any] = {} if cluster.ray_address else {"num_cpus": usable_cores()}
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             ray.init(
@@ -185,13 +187,8 @@ def cpus_per_worker(cluster: ClusterConfig) -> float:
         return cluster.cpus_per_worker
     if cluster.ray_address:
         return 1.0
-    return (
-        max(1, _cores() // cluster.num_workers) if cluster.num_workers <= _cores() else _cores() / cluster.num_workers
-    )
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
+    return max(1, cores // cluster.num_workers) if cluster.num_workers <= cores else cores / cluster.num_workers
 
 
 def _train_worker(config: dict[str, Any]) -> None:

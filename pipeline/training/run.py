@@ -4,6 +4,7 @@ import shutil
 import statistics
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from pipeline import files, provenance
 from pipeline.data import TokenData, TokenSampler
@@ -12,7 +13,7 @@ from pipeline.errors import CheckpointError, DataError
 from pipeline.models import build_model, count
 from pipeline.models.checkpoint import save_model
 from pipeline.results.training import CurvePoint, TextSample, TrainingResult, ValidationPoint
-from pipeline.training import checkpoint, ray_launcher
+from pipeline.training import checkpoint, origin, ray_launcher
 from pipeline.training.lock import run_lock
 from pipeline.training.log import LogTail, Record, RunLog, text_line
 from pipeline.training.loop import TrainingJob
@@ -23,19 +24,14 @@ LOCK_WAIT_S = 20.0  # workers of a driver that was killed just now are still end
 BYTES_PER_PARAMETER = 12 * checkpoint.KEEP + 16  # two checkpoints with moments, one being written, the model
 
 
-def identity(fingerprint: str, data_folder: Path, data_fingerprint: str) -> str:
-    """What names a run: the configuration and the very tokens, so that new data never resumes an old run.
+def identity(fingerprint: str, data_folder: Path, code: dict[str, str]) -> str:
+    """What names a run: the settings and the very tokens, then the code that takes the steps.
 
-    Raises DataError where the folder holds no tokens, or was prepared with other settings.
+    New data never resumes an old run, and changed code neither goes on from old steps nor publishes old weights.
+    Raises DataError where the folder holds no tokens.
     """
-    manifest = read_manifest(data_folder)
-    made_by = manifest.get("provenance", {}).get("config_fingerprint")
-    if made_by != data_fingerprint:
-        raise DataError(
-            f"{data_folder} was prepared with other data.* settings (fingerprint {made_by}, not {data_fingerprint}): "
-            "python -m stages.prepare_data with the same settings makes it anew, data.name= keeps both"
-        )
-    return provenance.fingerprint(fingerprint, [shard["sha256"] for shard in manifest["shards"]])
+    tokens = [shard["sha256"] for shard in read_manifest(data_folder)["shards"]]
+    return f"{provenance.fingerprint(fingerprint, tokens)}-{provenance.fingerprint(code)[:8]}"
 
 
 def check_before(job: TrainingJob) -> TokenData:
@@ -70,6 +66,12 @@ def run(job: TrainingJob, show: Callable[[str], None], on_records: Callable[[lis
     """
     state = _finished(job)
     if state is None:
+        if not origin.last_step(job.run_folder):
+            for folder, step in origin.unfinished_by_other_code(job.run_folder, job.training.steps):
+                show(
+                    f"{folder}: an unfinished run of other code, at step {step}, is left as it is; this one begins anew"
+                )
+        origin.note(job.run_folder, provenance.git_commit())
         follower = _Follower(job, show, on_records)
         try:
             ray_launcher.fit(job, follower.catch_up)
@@ -81,8 +83,10 @@ def run(job: TrainingJob, show: Callable[[str], None], on_records: Callable[[lis
     return state
 
 
-def publish(job: TrainingJob, state: TrainingState, folder: Path, data: TokenData) -> None:
-    """The finished model: weights, config.json and tokenizer.json in `folder`."""
+def publish(
+    job: TrainingJob, state: TrainingState, folder: Path, data: TokenData, made_by: dict[str, Any] | None = None
+) -> None:
+    """The finished model: weights, config.json and tokenizer.json in `folder`; `made_by` is its provenance."""
     with files.atomic_path(folder) as temporary:
         temporary.mkdir(parents=True)
         details = {
@@ -91,6 +95,7 @@ def publish(job: TrainingJob, state: TrainingState, folder: Path, data: TokenDat
             "tokens": state.tokens,
             "data": data.manifest["name"],
             "tokenizer_sha256": data.manifest["tokenizer"]["sha256"],
+            "provenance": made_by or {},
         }
         save_model(temporary, state.model, details)
         shutil.copy(job.data_folder / data.manifest["tokenizer"]["file"], temporary / "tokenizer.json")
@@ -156,8 +161,7 @@ class _Follower:
         self, job: TrainingJob, show: Callable[[str], None], on_records: Callable[[list[Record]], None]
     ) -> None:
         self._steps, self._show, self._on_records = job.training.steps, show, on_records
-        kept = checkpoint.checkpoints(job.run_folder)
-        resumed = int(kept[-1].name.split("-")[1]) if kept else 0
+        resumed = origin.last_step(job.run_folder)
         log = RunLog(job.run_folder)
         log.truncate(resumed)
         self._tail = LogTail(log)

@@ -23,7 +23,7 @@ ALLOWED = {
     "benchmark": {"engines", "export", "models", "communication", "config"},
     "projection": {"models", "communication", "config"},
     "report": {"config"},
-    "experiment": {"models", "config", "compose", "evaluation"},
+    "experiment": {"benchmark", "config", "compose", "tracking"},
 }
 SHARED = {"errors", "files", "provenance", "results"}  # plain modules every room may use
 OUTSIDE = {

@@ -20,6 +20,7 @@ pytestmark = [
 ]
 
 SHAPE = ["model.n_layer=2", "model.n_head=4", "model.n_embd=64", "model.block_size=256"]
+NO_MODEL = Path("no/trained/model")
 NAMES = {"gpt2": "gpt2", "gpt2_medium": "gpt2-medium", "gpt2_large": "gpt2-large"}
 
 
@@ -47,7 +48,8 @@ def test_three_rows_beside_the_papers(
     reference = compose([]).reference.superglue_3shot
     hashes = set()
     for model, row in rows.items():
-        body = json.loads((tmp_path / "results" / "demo" / model / "superglue_3shot.json").read_text())
+        (path,) = (tmp_path / "results" / "demo").glob(f"{model}~*/superglue_3shot~*.json")
+        body = json.loads(path.read_text())
         hashes.add(body["checkpoint_sha256"])
         assert body["published"]["row"] == row and not body["published"]["comparable"]
         for task, entry in body["published"]["tasks"].items():
@@ -75,7 +77,7 @@ def test_neither_hub_nor_checkpoints(
 
 
 def test_a_checkpoint_is_loaded_whole_or_in_shards(checkpoints: Path) -> None:
-    source = find_source(compose(["model=gpt2", *SHAPE, f"evaluation.checkpoint={checkpoints}"]))
+    source = find_source(compose(["model=gpt2", *SHAPE, f"evaluation.checkpoint={checkpoints}"]), NO_MODEL)
     assert source.folder == checkpoints / "gpt2"
     whole, part = source.load(), source.load(Placement(1, 2))
     assert (part.blocks[0].mlp.up.weight == whole.blocks[0].mlp.up.weight[..., 128:]).all()
@@ -89,16 +91,16 @@ def test_tokenizer_json_or_vocab_and_merges(checkpoints: Path, tmp_path: Path) -
     shutil.copy(GPT2_VOCABULARY / "vocab.bpe", tmp_path / "gpt2" / "merges.txt")
     text = "Hello world, naïve 日本 \n\n  x"
     for folder in (checkpoints, tmp_path):
-        source = find_source(compose(["model=gpt2", *SHAPE, f"evaluation.checkpoint={folder}"]))
+        source = find_source(compose(["model=gpt2", *SHAPE, f"evaluation.checkpoint={folder}"]), NO_MODEL)
         assert source.tokenizer().encode(text) == gpt2_tokenizer().encode(text)
 
 
 def test_wrong_checkpoints_are_refused(checkpoints: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"n_layer=2 \(wanted 12\)"):
-        find_source(compose(["model=gpt2", f"evaluation.checkpoint={checkpoints / 'gpt2'}"]))
+        find_source(compose(["model=gpt2", f"evaluation.checkpoint={checkpoints / 'gpt2'}"]), NO_MODEL)
     (tmp_path / "gpt2").mkdir()
     with pytest.raises(MissingRequirementError, match="neither it nor"):
-        find_source(compose(["model=gpt2", f"evaluation.checkpoint={tmp_path}"]))
+        find_source(compose(["model=gpt2", f"evaluation.checkpoint={tmp_path}"]), NO_MODEL)
     shutil.copy(checkpoints / "gpt2" / "config.json", tmp_path / "gpt2")
     with pytest.raises(CheckpointError, match="the weights"):
-        find_source(compose(["model=gpt2", *SHAPE, f"evaluation.checkpoint={tmp_path}"]))
+        find_source(compose(["model=gpt2", *SHAPE, f"evaluation.checkpoint={tmp_path}"]), NO_MODEL)

@@ -13,6 +13,8 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.harness import adapter as superglue
 from pipeline.evaluation.harness import run as task_run
 from pipeline.evaluation.harness.cache import TaskCache
+from pipeline.experiment.stages import BY_NAME
+from pipeline.experiment.work import Work
 from pipeline.tracking import StageRun
 from stages import evaluate_superglue
 from stages.entry import launch
@@ -41,9 +43,9 @@ def configure(trained: Path, work: Path, model: str, *more: str) -> Config:
 
 
 def score(config: Config) -> dict[str, Any]:
-    evaluate_superglue.run(config, StageRun())
-    path = Path(config.paths.results, "demo", config.model.name, f"{config.evaluation.name}.json")
-    return dict(json.loads(path.read_text()))
+    work = Work(BY_NAME["evaluate_superglue"], config)
+    evaluate_superglue.run(work, StageRun())
+    return dict(json.loads(work.result.read_text()))
 
 
 def test_table_file_and_difference(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.compose import compose
 from pipeline.errors import OutputError
-from pipeline.experiment.work import load
+from pipeline.experiment.experiment import load
 from pipeline.tracking import open_tracker, ui_command
 
 pytestmark = pytest.mark.slow
@@ -22,12 +22,13 @@ def store(tmp_path, monkeypatch):
 def test_one_parent_with_a_child_a_stage_and_restarts_go_on_in_it(store, tmp_path):
     import mlflow
 
-    config = load(["+experiment=kraken_tp4", *store, "tracking.system_metrics_interval_s=0.2"]).config
+    loaded = load(["+experiment=kraken_tp4", *store, "tracking.system_metrics_interval_s=0.2"])
+    config = loaded.config
     curve = tmp_path / "curve.txt"
     curve.write_text("loss")
     for attempt in range(2):  # the second is a restart
         tracker = open_tracker(config)
-        with tracker.experiment(config), tracker.stage("train demo_standard", config) as log:
+        with tracker.experiment(config, loaded.key), tracker.stage("train demo_standard", config) as log:
             log.log_series([(step, {"loss_nats": 5.0 - step}) for step in range(attempt * 2, attempt * 2 + 2)])
             log.log_metrics({"val_loss_nats": 3.0})
             log.log_artifact(curve)

@@ -71,9 +71,24 @@ def test_fingerprints_do_not_depend_on_order():
     assert provenance.fingerprint({"a": 1}) != provenance.fingerprint({"a": 2})
 
 
-def test_a_result_carries_its_provenance(tmp_path):
-    provenance.write_result(tmp_path / "r.json", {"loss_nats": 1.5}, "abc")
-    body = json.loads((tmp_path / "r.json").read_text())
-    assert body["loss_nats"] == 1.5
-    assert body["provenance"]["config_fingerprint"] == "abc"
-    assert {"commit", "versions", "device", "created_utc"} <= set(body["provenance"])
+def test_provenance_says_when_where_and_by_what():
+    found = provenance.describe("abc", {"data/demo": "12ab"}, {"pipeline/data": "34cd"}, commits=["x"])
+    assert (found["config_fingerprint"], found["inputs"], found["commits"]) == ("abc", {"data/demo": "12ab"}, ["x"])
+    assert {"commit", "versions", "device", "created_utc"} <= set(found)
+    json.dumps(found)
+
+
+def test_cores_are_counted_where_the_system_has_no_affinity(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert provenance.device_description()["cores"] == os.cpu_count()
+
+
+def test_variants_of_a_name_lie_beside_it(tmp_path):
+    for name in ("demo_standard", "demo_standard~1a2b3c", "demo_standard_2", "e-tp4-x~0000ff", "e~123456-tp4-x"):
+        (tmp_path / name).mkdir()
+    assert [one.name for one in files.variants(tmp_path / "demo_standard~ffffff")] == [
+        "demo_standard",
+        "demo_standard~1a2b3c",
+    ]
+    assert [one.name for one in files.variants(tmp_path / "e-tp4-x")] == ["e-tp4-x~0000ff", "e~123456-tp4-x"]
+    assert files.variants(tmp_path / "nothing" / "there") == []

@@ -14,7 +14,7 @@ from pipeline import files
 from pipeline.compose import compose
 from pipeline.errors import CheckpointError, DataError, MissingRequirementError, OutputError, PipelineError
 from pipeline.models import build_model
-from pipeline.training import checkpoint
+from pipeline.training import checkpoint, origin
 from pipeline.training import run as runs
 from pipeline.training.lock import run_lock
 from pipeline.training.log import LogTail, RunLog
@@ -50,19 +50,31 @@ def stepped_state() -> TrainingState:
 
 
 def test_other_tokens_are_another_run(tokens, tmp_path):
-    made_by = compose(data_overrides(tokens)).fingerprint("data")
-    first = runs.identity("settings", tokens, made_by)
-    assert first == runs.identity("settings", tokens, made_by) != runs.identity("others", tokens, made_by)
+    code = {"pipeline/models": "12ab"}
+    first = runs.identity("settings", tokens, code)
+    assert first == runs.identity("settings", tokens, code) != runs.identity("others", tokens, code)
+    changed = runs.identity("settings", tokens, {"pipeline/models": "34cd"})
+    assert changed != first and changed.split("-")[0] == first.split("-")[0]
     manifest = files.read_json(tokens / "manifest.json")
     manifest["shards"][0]["sha256"] = "0" * 64
     files.write_json(tmp_path / "manifest.json", manifest)
-    assert runs.identity("settings", tmp_path, made_by) != first
+    assert runs.identity("settings", tmp_path, code) != first
 
 
-def test_data_of_other_settings_is_refused(tokens):
-    other = compose([*data_overrides(tokens), "data.split_seed=1"]).fingerprint("data")
-    with pytest.raises(DataError, match=r"other data\.\* settings.*prepare_data"):
-        runs.identity("settings", tokens, other)
+def test_a_run_knows_the_commits_that_took_its_steps(tmp_path):
+    folder = tmp_path / "demo-settings-code"
+    origin.note(folder, "a")
+    assert origin.read(folder) == [{"commit": "a", "from_step": 0}]
+    origin.note(folder, "b")  # nothing of a's was kept
+    assert origin.read(folder) == [{"commit": "b", "from_step": 0}]
+    (folder / "checkpoints/step-000000040").mkdir(parents=True)
+    origin.note(folder, "b")
+    origin.note(folder, "c")
+    assert origin.read(folder) == [{"commit": "b", "from_step": 0}, {"commit": "c", "from_step": 40}]
+    other, finished = tmp_path / "demo-settings-other", tmp_path / "demo-settings-done"
+    for run_folder, step in ((other, 20), (finished, 100)):
+        (run_folder / f"checkpoints/step-{step:09d}").mkdir(parents=True)
+    assert origin.unfinished_by_other_code(folder, 100) == [(other, 20)]
 
 
 def test_a_run_folder_has_one_writer(tmp_path):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipeline import files
 from pipeline.benchmark.built.ttft import VERIFIED, check_gpus, time_engines, time_tensorrt_llm
 from pipeline.benchmark.grid import Models, cells
 from pipeline.benchmark.progress import Progress, Say
@@ -64,7 +65,10 @@ def measure_engines(
 
 
 def find(benchmark: BenchmarkConfig, grid: Mapping[int, list[Models]], root: Path) -> dict[tuple[int, str], Folders]:
-    """Folders by number of ranks and size; raises CheckpointError with every engine that is not there as asked."""
+    """Folders by number of ranks and size; raises CheckpointError with every engine that is not there as asked.
+
+    Engines built with overridden settings lie beside the others: the first that fits is taken.
+    """
     found: dict[tuple[int, str], Folders] = {}
     faults: list[str] = []
     for tp_size, sizes in grid.items():
@@ -73,12 +77,18 @@ def find(benchmark: BenchmarkConfig, grid: Mapping[int, list[Models]], root: Pat
             for architecture, model in models.by_architecture.items():
                 if benchmark.engine == "tensorrt_llm" and architecture not in CLASSES:
                     continue
-                folder = root / f"{model.name}-tp{tp_size}-{benchmark.engine}"
-                try:
-                    _check(folder, benchmark, models, architecture)
-                except (CheckpointError, ConfigError) as error:
-                    faults.append(f"{error}\n    {_command(benchmark, models, architecture)}")
-                folders[architecture] = folder
+                plain = root / f"{model.name}-tp{tp_size}-{benchmark.engine}"
+                why = ""
+                for folder in files.variants(plain) or [plain]:
+                    try:
+                        _check(folder, benchmark, models, architecture)
+                    except (CheckpointError, ConfigError) as error:
+                        why = why or str(error)
+                    else:
+                        folders[architecture] = folder
+                        break
+                else:
+                    faults.append(f"{why}\n    {_command(benchmark, models, architecture)}")
     if faults:
         raise CheckpointError("these engines are not there as asked:\n" + "\n".join(f"  - {one}" for one in faults))
     return found

@@ -32,11 +32,12 @@ from pipeline.results.tasks import TaskRecord
 LEAST_CLUSTERS = 20
 
 
-def open_cache(config: Config, source: ModelSource) -> TaskCache:
-    """Where scored tasks are kept between interruptions."""
+def open_cache(config: Config, source: ModelSource, code: dict[str, str]) -> TaskCache:
+    """Where tasks that `code` scored are kept between interruptions."""
     settings = config.evaluation
     common = {
         "model": source.key(),
+        "code": code,
         "harness": HARNESS_VERSION,
         "n_shot": settings.n_shot,
         "seed": settings.seed,
@@ -46,10 +47,10 @@ def open_cache(config: Config, source: ModelSource) -> TaskCache:
 
 
 def score_superglue(
-    config: Config, source: ModelSource, data: Sequence[TaskData]
+    config: Config, source: ModelSource, data: Sequence[TaskData], code: dict[str, str]
 ) -> tuple[list[TaskRecord], dict[str, Any]]:
     """Records of all tasks, from the cache or scored now, and what scoring took."""
-    cache = open_cache(config, source)
+    cache = open_cache(config, source, code)
     tasks = {item.task.name: superglue_task(item) for item in data}
     keys = {name: {"version": task.version, "data": _data_of(task).key()} for name, task in tasks.items()}
     bodies = {name: cache.get(name, **keys[name]) for name in tasks}
@@ -66,9 +67,9 @@ def score_superglue(
     return [TaskRecord.from_json(body) for body in bodies.values() if body is not None], cost
 
 
-def score_named(config: Config, source: ModelSource) -> dict[str, dict[str, Any]]:
+def score_named(config: Config, source: ModelSource, code: dict[str, str]) -> dict[str, dict[str, Any]]:
     """Entries of `tasks` for any tasks of the harness, with the harness' own metrics and standard errors."""
-    cache = open_cache(config, source)
+    cache = open_cache(config, source, code)
     tasks = {task.name: task for task in named_tasks(config.evaluation.tasks, config.evaluation.task_dir)}
     keys = {name: {"version": task.version, "settings": task.settings_key()} for name, task in tasks.items()}
     entries = {name: cache.get(name, **keys[name]) for name in tasks}

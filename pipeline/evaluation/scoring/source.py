@@ -61,19 +61,18 @@ class ModelSource:
         return digest.hexdigest()
 
 
-def find_source(config: Config) -> ModelSource:
-    """The model that this configuration scores.
+def find_source(config: Config, trained: Path) -> ModelSource:
+    """The model that this configuration scores: the one in the folder `trained`, or a public checkpoint.
 
     Raises CheckpointError where it is not trained yet or another one, MissingRequirementError where a
     public checkpoint is wanted and is neither here nor to be had.
     """
     wanted = config.evaluation.checkpoint
     if wanted is None:
-        folder = Path(config.paths.trained, config.scale.name, config.model.name)
-        found = read_config(folder)  # says so where nothing is trained
+        found = read_config(trained)  # says so where nothing is trained
         if found.identity() != config.model.identity():
-            load_model(folder, config.model)  # raises, naming every difference
-        return ModelSource(folder, config.model)
+            load_model(trained, config.model)  # raises, naming every difference
+        return ModelSource(trained, config.model)
     folder = _checkpoint_folder(wanted, config)
     theirs, ours = huggingface.read_config(folder, config.model.name).identity(), config.model.identity()
     if theirs != ours:

@@ -23,14 +23,14 @@ from pipeline.results.tasks import (
 PUBLISHED_SHOTS = 3
 
 
-def find_inputs(config: Config) -> tuple[ModelSource, list[TaskData]]:
+def find_inputs(config: Config, trained: Path) -> tuple[ModelSource, list[TaskData]]:
     """The model and the examples, checked. Raises one PipelineError that names everything missing of both."""
     wanted = config.evaluation.tasks or [task.name for task in TASKS]
     tasks = [task for task in TASKS if task.name in wanted]
     errors: list[PipelineError] = []
     source, data = None, None
     try:
-        source = find_source(config)
+        source = find_source(config, trained)
     except PipelineError as error:
         errors.append(error)
     try:
@@ -43,9 +43,14 @@ def find_inputs(config: Config) -> tuple[ModelSource, list[TaskData]]:
 
 
 def complete(
-    config: Config, source: ModelSource, records: list[TaskRecord], label: Label, cost: dict[str, Any]
+    config: Config,
+    source: ModelSource,
+    records: list[TaskRecord],
+    label: Label,
+    cost: dict[str, Any],
+    baseline: Path | None = None,
 ) -> TasksResult:
-    """Everything a SuperGLUE result file says but its provenance."""
+    """Everything a SuperGLUE result file says but its provenance; `baseline` is the file differences are against."""
     settings = config.evaluation
     if settings.limit and label == "full":
         label = "partial"
@@ -58,7 +63,7 @@ def complete(
         scoring=ScoringCost(**cost),
         published_note=_published_note(settings.n_shot),
     )
-    found = _baseline(config)
+    found = _baseline(baseline) if baseline else None
     row = config.reference.superglue_rows.get(config.model.name) if settings.n_shot == PUBLISHED_SHOTS else None
     return result.model_copy(
         update={
@@ -74,23 +79,12 @@ def named(config: Config, source: ModelSource, tasks: dict[str, dict[str, Any]])
     return TasksResult(**_head(config, source), unit="the harness' own", tasks=rows)
 
 
-def _baseline(config: Config) -> TasksResult | None:
-    """The baseline's result; None where it has none that can be read: the report compares later what it can."""
-    name = baseline_of(config)
-    if name is None:
-        return None
+def _baseline(path: Path) -> TasksResult | None:
+    """The baseline's result; None where it cannot be read: the report compares later what it can."""
     try:
-        return read(Path(config.paths.results, config.scale.name, name, f"{config.evaluation.name}.json"), TasksResult)
+        return read(path, TasksResult)
     except (FileNotFoundError, ResultError):
         return None
-
-
-def baseline_of(config: Config) -> str | None:
-    """The model that differences are taken against: evaluation.baseline, or the experiment's first model."""
-    chosen = config.evaluation.baseline
-    if chosen is None and config.experiment is not None:
-        chosen = config.experiment.models[config.scale.name][0]
-    return None if chosen == config.model.name else chosen
 
 
 def _head(config: Config, source: ModelSource) -> dict[str, Any]:

@@ -1,0 +1,105 @@
+"""What training would take, planned from the shapes: counted, except where a heading says otherwise."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import psutil
+import torch
+from tabulate import tabulate
+
+from pipeline.config import Config
+from pipeline.config.execution import ClusterConfig
+from pipeline.errors import MissingRequirementError
+from pipeline.models import count
+from pipeline.training.ray_launcher import check_resources
+
+HEADERS = [
+    *("model", "parameters", "steps", "tokens", "workers"),
+    *("GB per worker (est.)", "GPU hours (proj.)", "A100 hours (paper)"),
+]
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """One model's training."""
+
+    name: str
+    parameters: int
+    steps: int
+    tokens: int
+    workers: int
+    memory_bytes_per_worker: int  # estimated
+    projected_hours: float | None  # device hours at hardware.training_mfu of the data sheet's rate
+    published_hours: float | None  # A100 hours, quoted
+
+    @classmethod
+    def of(cls, config: Config) -> "TrainingPlan":
+        training, hardware = config.training, config.hardware
+        tokens = training.steps * training.global_batch_size * config.model.block_size
+        hours = None
+        if config.cluster.device == "cuda":
+            rate = hardware.matmul_flops * hardware.training_mfu
+            hours = tokens * count.training_flops_per_token(config.model) / rate / 3600
+        return cls(
+            config.model.name,
+            count.parameters(config.model),
+            training.steps,
+            tokens,
+            config.cluster.num_workers,
+            count.training_memory_bytes(config.model, config.cluster.micro_batch_size, training.precision),
+            hours,
+            config.model.recipe.published_a100_hours if config.scale.name == "paper" else None,
+        )
+
+    def row(self) -> list[str]:
+        return [
+            self.name,
+            *(f"{number:,}" for number in (self.parameters, self.steps, self.tokens)),
+            str(self.workers),
+            f"{self.memory_bytes_per_worker / 1e9:.1f}",
+            *("-" if hours is None else f"{hours:,.0f}" for hours in (self.projected_hours, self.published_hours)),
+        ]
+
+
+def text(configs: Sequence[Config]) -> str:
+    """A table of what training these models would take."""
+    rows = [TrainingPlan.of(config).row() for config in configs]
+    table = tabulate(rows, headers=HEADERS, disable_numparse=True, stralign="right")
+    hardware = configs[0].hardware
+    if configs[0].cluster.device != "cuda":
+        return table
+    return (
+        f"{table}\n\nGPU hours are projected: training FLOPs at {hardware.training_mfu:.0%} of "
+        f"{hardware.matmul_flops:.3g} FLOP/s ({hardware.name}); the paper's A100 hours are quoted."
+    )
+
+
+def faults(configs: Sequence[Config]) -> list[str]:
+    """What this machine lacks of devices and memory."""
+    cluster = configs[0].cluster
+    found = []
+    try:
+        check_resources(cluster)
+    except MissingRequirementError as error:
+        found += str(error).splitlines()
+    if not cluster.ray_address:
+        found += _memory_faults(cluster, [TrainingPlan.of(config) for config in configs])
+    return found
+
+
+def _memory_faults(cluster: ClusterConfig, plans: list[TrainingPlan]) -> list[str]:
+    mend = "lower cluster.micro_batch_size"
+    if cluster.device == "cuda":
+        totals = [torch.cuda.get_device_properties(index).total_memory for index in range(torch.cuda.device_count())]
+        return [
+            f"{plan.name} needs about {plan.memory_bytes_per_worker / 1e9:.0f} GB, GPU {index} has "
+            f"{total / 1e9:.0f} GB: {mend}"
+            for index, total in enumerate(totals)
+            for plan in plans
+            if plan.memory_bytes_per_worker > total
+        ]
+    most, available = max(plans, key=lambda plan: plan.memory_bytes_per_worker), psutil.virtual_memory().available
+    needed = most.memory_bytes_per_worker * most.workers
+    if needed <= available:
+        return []
+    return [f"{most.name} needs about {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are free: {mend}"]

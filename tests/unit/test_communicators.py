@@ -6,12 +6,13 @@ import time
 import pytest
 import torch
 
-from pipeline.benchmark.ranks.spans import KINDS, SpanCommunicator, SpanRecorder, watched
+from pipeline.benchmark.ranks.spans import SpanCommunicator, SpanRecorder, watched
 from pipeline.communication import BlockingCommunicator, CountingCommunicator, Done, LocalCommunicator
 from pipeline.communication.modelled import ModelledCommunicator
 from pipeline.engines.arena import arena_size, build_on_arena, make_arena
 from pipeline.engines.torch import TorchEngine
 from pipeline.models import Placement, build_model
+from pipeline.results.ttft import PARTS
 from tests.unit.test_models import TOKENS, config, perturbed
 
 
@@ -100,9 +101,9 @@ def test_segments_never_overlap_and_add_up_to_the_forward():
     for before, after in itertools.pairwise(segments):
         assert before.end_ns <= after.begin_ns
     kinds = recorder.milliseconds_by_kind()
-    assert set(kinds) == set(KINDS)
+    assert set(kinds) == set(PARTS)
     assert sum(kinds.values()) == pytest.approx((segments[-1].end_ns - segments[0].begin_ns) / 1e6, rel=1e-6)
-    assert all(kinds[kind] > 0 for kind in KINDS)
+    assert {part for part in PARTS if not kinds[part]} == {"elementwise"}  # a stopwatch counts it as `other`
     assert {s.name for s in segments if s.kind == "overlapped_gemm"} == {
         f"blocks.{layer}.attn.{part}" for layer in (1, 2) for part in ("qkv", "out")
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipeline.errors import PipelineError, ResultError
+from pipeline.files import VARIANT
 from pipeline.report import style
 from pipeline.results import (
     BOUND,
@@ -26,7 +27,6 @@ PAPER_ARCHITECTURES = ("standard", "parallel", "kraken")
 DEMO = "Demo scale: measured rows show that everything works, not what the paper's models would do."
 ModelResult = TrainingResult | PerplexityResult | TasksResult
 AnyModelResult = TypeVar("AnyModelResult", TrainingResult, PerplexityResult, TasksResult)
-VARIANT = "~"  # in a file's name: settings differ from the config files that it is named after
 
 
 def overrides(name: str) -> str:

@@ -149,6 +149,7 @@ def test_an_overridden_projection_is_never_the_papers(tmp_path):
         f"{name}, settings overridden"
     )
     (tmp_path / "results" / "demo" / PAPERS).unlink()
+    put(tmp_path, PAPERS.replace("ttft_paper", "ttft_paper~0a1b2c"), result_files.projection(tmp_path))
     assert "table6" not in tables(tmp_path)
     # nor is one under the plain name that nothing published was held against
     put(tmp_path, PAPERS, slower)

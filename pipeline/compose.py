@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.config import Config, ModelConfig, known_keys, nearest, parse
 from pipeline.config.group import Group
+from pipeline.config.hardware import HardwareConfig
 from pipeline.config.parsing import parse_group
 from pipeline.errors import ConfigError
 
@@ -69,6 +70,17 @@ def shipped(group: str, name: str) -> Group:
     assert isinstance(raw, dict)
     raw[group].pop("defaults", None)
     return parse_group(group, raw[group], f"conf/{group}/{name}.yaml")
+
+
+def device_flops() -> dict[str, float]:
+    """Dense bfloat16 FLOP/s by torch's name of the device, from conf/hardware; float16's rate is the same on these."""
+    found: dict[str, float] = {}
+    for name in group_options("hardware"):
+        hardware = shipped("hardware", name)
+        assert isinstance(hardware, HardwareConfig)
+        if hardware.cuda_name is not None:
+            found[hardware.cuda_name] = hardware.matmul_flops
+    return found
 
 
 def sources(group: str, name: str) -> list[Path]:

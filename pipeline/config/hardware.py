@@ -12,6 +12,7 @@ class HardwareConfig(Group):
 
     name: str = Field(description="name of the config file")
     source: str = Field(description="where the numbers come from")
+    cuda_name: str | None = Field(None, description="what torch calls it, in whole words, as A100; null: no GPU")
     matmul_flops: PositiveFloat = Field(description="dense matrix FLOP/s in float16")
     memory_bandwidth: PositiveFloat = Field(description="bytes/s to device memory")
     link_bandwidth: PositiveFloat = Field(description="bytes/s per direction between two devices")

@@ -4,7 +4,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,7 @@ class TrainingJob:
     data_folder: Path
     run_folder: Path
     fingerprint: str
+    device_flops: dict[str, float] = field(default_factory=dict)  # peak rates by torch's names, for MFU
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class _Run:
         self.sampler = TokenSampler(data.train, job.model.block_size, training.global_batch_size, training.seed)
         self.tokenizer = load_tokenizer(job.data_folder)
         self.log = RunLog(job.run_folder)
-        self.throughput = Throughput(job.model, training.precision, worker.device, worker.world_size)
+        self.throughput = Throughput(job.model, training.precision, worker.device, worker.world_size, job.device_flops)
         self.accumulation = training.global_batch_size // (cluster.micro_batch_size * worker.world_size)
         self.loss_module: nn.Module = LossModule(model)
         if worker.world_size > 1:

@@ -1,40 +1,36 @@
 """How fast training goes, and how near to the hardware's peak where that is known."""
 
+import re
 import time
+from collections.abc import Mapping
 
 import torch
 
 from pipeline.config.model import ModelConfig
 from pipeline.models import count
 
-# dense bfloat16 FLOP/s from NVIDIA's data sheets, without sparsity; matched in this order
-BFLOAT16_FLOPS = {
-    "H200": 989e12,
-    "H100 PCIe": 756e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "A10G": 70e12,
-    "A10": 125e12,
-    "L40S": 362e12,
-    "L4": 121e12,
-    "RTX 4090": 165e12,
-    "RTX 3090": 71e12,
-}
 
-
-def peak_flops(device_name: str, precision: str) -> float | None:
-    """The device's rate, or None where it is unknown or the precision is not the table's."""
-    if precision != "bfloat16":
+def peak_flops(device_name: str, precision: str, device_flops: Mapping[str, float]) -> float | None:
+    """The device's rate by the longest of its names, or None where it is unknown or the precision is not bfloat16."""
+    if precision != "bfloat16" or "Laptop" in device_name:  # a laptop's card is another one under the same name
         return None
-    return next((flops for name, flops in BFLOAT16_FLOPS.items() if name in device_name), None)
+    named = [name for name in device_flops if re.search(rf"\b{re.escape(name)}\b", device_name)]
+    return device_flops[max(named, key=len)] if named else None
 
 
 class Throughput:
     """Tokens per second between log lines; time spent on anything but steps is left out."""
 
-    def __init__(self, model: ModelConfig, precision: str, device: torch.device, world_size: int) -> None:
+    def __init__(
+        self,
+        model: ModelConfig,
+        precision: str,
+        device: torch.device,
+        world_size: int,
+        device_flops: Mapping[str, float],
+    ) -> None:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-        peak = peak_flops(name, precision)
+        peak = peak_flops(name, precision, device_flops)
         self._peak = None if peak is None else peak * world_size
         self._flops_per_token = count.training_flops_per_token(model)
         self._device = device

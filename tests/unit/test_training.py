@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from pipeline.compose import compose
+from pipeline.compose import compose, device_flops
 from pipeline.errors import CheckpointError
 from pipeline.models import build_model
 from pipeline.training import checkpoint
@@ -177,10 +177,15 @@ def test_two_checkpoints_are_kept(tokens, tmp_path):
 
 
 def test_mfu_is_withheld_where_it_would_mislead():
-    assert peak_flops("NVIDIA A100-SXM4-40GB", "bfloat16") == 312e12
-    assert peak_flops("NVIDIA H100 80GB HBM3", "bfloat16") == 989e12
-    assert peak_flops("NVIDIA H100 80GB HBM3", "float32") is None
-    assert peak_flops("Some New Card", "bfloat16") is None
+    rates = device_flops()
+    assert peak_flops("NVIDIA A100-SXM4-40GB", "bfloat16", rates) == 312e12
+    assert peak_flops("NVIDIA H100 80GB HBM3", "bfloat16", rates) == 989.4e12
+    assert peak_flops("NVIDIA H100 PCIe", "bfloat16", rates) == 756e12
+    assert peak_flops("NVIDIA L4", "bfloat16", rates) == 121e12
+    assert peak_flops("NVIDIA L40", "bfloat16", rates) is None  # neither the L4 nor the L40S
+    assert peak_flops("NVIDIA GeForce RTX 4090 Laptop GPU", "bfloat16", rates) is None
+    assert peak_flops("NVIDIA H100 80GB HBM3", "float32", rates) is None
+    assert peak_flops("Some New Card", "bfloat16", rates) is None
 
 
 def test_a_log_line_has_what_a_reader_wants(tokens, tmp_path):

@@ -121,6 +121,7 @@ def result(job: TrainingJob, state: TrainingState, data: TokenData) -> TrainingR
         stepping_s=_stepping_s(job, steps),
         wall_s=state.seconds,
         mfu=steps[-1]["mfu"],
+        peak_flops=_peak_flops(job, steps[-1]),
         peak_memory_bytes=max(record["memory_bytes"] for record in steps),
         workers=job.cluster.num_workers,
         device_kind=job.cluster.device,
@@ -130,6 +131,12 @@ def result(job: TrainingJob, state: TrainingState, data: TokenData) -> TrainingR
             TextSample(step=record["step"], text=record["text"]) for record in records if record["kind"] == "sample"
         ],
     )
+
+
+def _peak_flops(job: TrainingJob, record: Record) -> float | None:
+    """What a record's MFU is a share of."""
+    flops = record["tokens_per_s"] * count.training_flops_per_token(job.model)
+    return flops / record["mfu"] if record["mfu"] else None
 
 
 def _stepping_s(job: TrainingJob, records: list[Record]) -> float:

@@ -37,7 +37,6 @@ def finish() -> None:
 
 def run(work: "Work", log: "StageRun") -> None:
     from pipeline import files
-    from pipeline.compose import device_flops
     from pipeline.training import origin
     from pipeline.training import run as runs
     from pipeline.training.loop import TrainingJob
@@ -52,7 +51,7 @@ def run(work: "Work", log: "StageRun") -> None:
         data_folder,
         Path(config.paths.runs, config.scale.name, f"{config.model.name}-{identity}").resolve(),
         identity,
-        device_flops(),
+        work.device_flops(),
     )
     for folder in (trained, work.result.parent):
         files.check_writable(folder.parent)

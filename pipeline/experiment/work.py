@@ -143,6 +143,12 @@ class Work:
         """The work of another stage that writes `path`."""
         return next((work for work in makers(self.composed) if path in work.paths(*work.stage.outputs)), None)
 
+    def device_flops(self) -> dict[str, float]:
+        """Peak rates of known devices, for a share of them: shown beside a result, no part of it."""
+        from pipeline.compose import device_flops
+
+        return device_flops()
+
     def provenance(self, **more: Any) -> dict[str, Any]:
         """The provenance block of what this work makes."""
         return provenance.describe(self.fingerprint, self.inputs, self.code, settings=self._setting_marks, **more)

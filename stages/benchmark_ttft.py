@@ -99,7 +99,7 @@ def _one_rank(work: "Work", grid: "Grid") -> "TtftResult":
 
 
 def _print(found: "TtftResult") -> None:
-    from pipeline.benchmark.table import breakdown_table, decode_table, headline_text, ttft_table
+    from pipeline.benchmark.text import breakdown_table, decode_table, headline_text, ttft_table
 
     parts = [ttft_table(found.rows), breakdown_table(found.breakdown), decode_table(found.decode_rows)]
     for text in [*parts, headline_text(found.headline)]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def run(work: "Work", log: "StageRun") -> None:
     from pipeline.compose import model_config
     from pipeline.projection.grid import project
-    from pipeline.projection.table import text
+    from pipeline.projection.text import text
 
     config = work.config
     hardware, calibration, is_published_machine = calibrated(config)

@@ -9,7 +9,7 @@ from pipeline.benchmark.built.grid import find, measure_engines
 from pipeline.benchmark.built.ttft import VERIFIED, engine_rows
 from pipeline.benchmark.grid import expand
 from pipeline.benchmark.result import make_result
-from pipeline.benchmark.table import headline_text, ttft_table
+from pipeline.benchmark.text import headline_text, ttft_table
 from pipeline.compose import compose, model_config
 from pipeline.config.engine import EngineConfig
 from pipeline.errors import CheckpointError, ConfigError, MissingRequirementError

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.benchmark.table import headline_text, ttft_table
+from pipeline.benchmark.text import headline_text, ttft_table
 from pipeline.results import BASELINE, BOUND, TtftResult
 from pipeline.results.headline import headline
 from pipeline.results.ttft import NO_LINK, HeadlineEntry, TtftRow

@@ -21,7 +21,7 @@ from pipeline.training.log import LogTail, RunLog
 from pipeline.training.optimizer import make_optimizer
 from pipeline.training.ray_launcher import check_resources, cpus_per_worker
 from pipeline.training.state import TrainingState
-from tests.token_folder import data_overrides, write_token_folder
+from tests.token_folder import write_token_folder
 from tests.unit.test_training import TINY, job
 
 HOLD = """

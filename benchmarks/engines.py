@@ -9,6 +9,7 @@ process's peak above what it held before the work. All numbers are measured here
 """
 
 import json
+import math
 import resource
 import struct
 import subprocess
@@ -16,7 +17,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.export.spec import EngineSpec
 
 BUILDS = ("demo_standard", "demo_kraken_4way", "standard_124m", "parallel_124m", "kraken_124m_4way", "ladder_124m")
 EXPORTS = (
@@ -76,7 +80,7 @@ def measure_export(name: str, folder: Path) -> dict[str, Any]:
         "rank_bytes": size,
         "peak_bytes": peak_bytes() - before,
         "peak_over_rank": (peak_bytes() - before) / size,
-        "bound": checkpoint.working_bytes(spec) / size,
+        "bound": working_bytes(spec) / size,
     }
 
 
@@ -94,7 +98,41 @@ def _warm_up(folder: Path) -> None:
     config = model_config("demo_standard")
     spec = EngineSpec.of(config, EngineConfig.model_validate({"name": "checkpoint", "tp_size": 4}))
     checkpoint.export_rank(spec, TrainedSource(folder, config), folder, 0, torch.float16)
-    checkpoint.working_bytes(spec)
+    working_bytes(spec)
+
+
+def rank_bytes(spec: "EngineSpec", rank: int = 0) -> int:
+    """Bytes of one rank's file without its header, from shapes alone."""
+    from pipeline.export.heads import torch_dtype
+    from pipeline.export.tensorrt_llm.layout import entries
+    from pipeline.models import build_model
+
+    names = dict(build_model(spec.model, spec.placement(rank), seed=None, device="meta").named_parameters())
+    size = torch_dtype(spec.dtype).itemsize
+    return sum(math.prod(entry.shape) * size for entry in entries(spec, rank, names).values())
+
+
+def working_bytes(spec: "EngineSpec") -> int:
+    """An upper bound of what an export of a trained model holds at a time, from shapes alone.
+
+    A table comes in blocks: the last one, the next, and each converted. A matrix comes whole as float32, then as
+    its part, padded, converted and turned: four copies of the part at most.
+    """
+    from pipeline.export.tensor_file import BLOCK_BYTES
+    from pipeline.models import build_model
+    from pipeline.models.placement import has_ways, head_dim
+    from pipeline.models.shard import REPLICATED
+
+    whole = dict(build_model(spec.model, seed=None, device="meta").named_parameters())
+    local = dict(build_model(spec.model, spec.placement(0), seed=None, device="meta").named_parameters())
+    widened = spec.head_dim / head_dim(spec.model)
+    apart = has_ways(spec.model)  # ways are read slice by slice, Megatron's parts cut from wholes
+    most = 3 * BLOCK_BYTES
+    for name, parameter in local.items():
+        if name not in REPLICATED:
+            read = parameter if apart else whole[name]
+            most = max(most, 4 * (read.numel() + int(4 * widened * parameter.numel())))
+    return most
 
 
 def measure_build(name: str, folder: Path) -> dict[str, Any]:

@@ -6,8 +6,6 @@ from torch import Tensor
 
 from pipeline.config.model import ModelConfig
 from pipeline.errors import ConfigError
-from pipeline.models.cache import LayerCache, PromptMemory
-from pipeline.models.layers import Attention
 from pipeline.models.placement import head_dim
 
 SUPPORTED = (16, 32, 40, 48, 64, 72, 80, 96, 104, 128, 160, 192, 256)  # fused context attention, TensorRT-LLM 0.12-1.2
@@ -47,24 +45,6 @@ def pad_heads(name: str, tensor: Tensor, n_head: int, head_dim: int, padded: int
         rows = tensor.reshape(tensor.shape[0], n_head, head_dim, tensor.shape[-1])  # (W, h, hd, d)
         return F.pad(rows, (0, 0, 0, extra)).flatten(1, 2)
     return tensor
-
-
-class PaddedAttention(Attention):
-    """Attention over padded heads with the softmax scale of the true size: what an engine computes, in torch."""
-
-    def __init__(self, n_ways: int, n_head: int, head_dim: int, padded: int, n_embd: int, bias: bool) -> None:
-        super().__init__(n_ways, n_head, padded, n_embd, bias)
-        self.q_factor = (padded / head_dim) ** 0.5  # the kernel divides by √padded
-
-    def forward(self, x: Tensor, cache: LayerCache | PromptMemory | None = None) -> Tensor:  # (W, B, T, d)
-        qkv = self.qkv(x)  # (W, B, T, 3·h·hp)
-        w, b, t, _ = qkv.shape
-        q, k, v = qkv.view(w * b, t, 3, self.n_head, self.head_dim).permute(2, 0, 3, 1, 4)  # each (W·B, h, T, hp)
-        q = q * self.q_factor
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True) if cache is None else cache.attend(q, k, v)
-        y = y.transpose(1, 2).reshape(w, b, t, self.n_head * self.head_dim)
-        out: Tensor = self.out(y)
-        return out
 
 
 def torch_dtype(name: str) -> torch.dtype:

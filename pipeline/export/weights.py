@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -22,37 +21,31 @@ from pipeline.provenance import fingerprint
 SEED = 1337
 
 
-class RankWeights(Protocol):
-    """One rank's parameters under the pipeline's names and shapes, heads padded."""
+class RankWeights:
+    """One rank's parameters under the pipeline's names and shapes, heads padded to `head_dim`."""
 
-    def names(self) -> list[str]: ...
+    def __init__(self, config: ModelConfig, placement: Placement, head_dim: int, parameters: dict[str, Tensor]) -> None:
+        self.config, self.placement, self.head_dim = config, placement, head_dim
+        self.shape = local_shape(config, placement)
+        self.parameters = parameters  # of the true head size; on meta where the numbers are in a file
+
+    def names(self) -> list[str]:
+        return list(self.parameters)
 
     def shape_of(self, name: str) -> tuple[int, ...]:
         """The shape of `read`, without reading."""
-        ...
+        return tuple(self.padded(name, self.parameters[name]).shape)
+
+    def padded(self, name: str, tensor: Tensor) -> Tensor:
+        return pad_heads(name, tensor, self.shape.n_head, self.shape.head_dim, self.head_dim)
 
     def read(self, name: str) -> Tensor:
         """The whole parameter of this rank."""
-        ...
+        return self.padded(name, self.parameters[name])
 
     def blocks(self, name: str) -> Iterator[Tensor]:
-        """The same in pieces along its first axis, in order: large tables never stand in memory whole."""
-        ...
-
-
-class WeightSource(Protocol):
-    """Where an engine's weights come from."""
-
-    @property
-    def kind(self) -> str:
-        """trained or random."""
-        ...
-
-    def identity(self) -> str:
-        """Names the numbers themselves: equal identities, equal weights."""
-        ...
-
-    def rank(self, placement: Placement, head_dim: int, dtype: torch.dtype) -> RankWeights: ...
+        """The same in pieces along its first axis, in order: large tables of a file never stand in memory whole."""
+        yield self.read(name)
 
 
 class RandomSource:
@@ -64,33 +57,13 @@ class RandomSource:
         self.config, self.seed = config, seed
 
     def identity(self) -> str:
+        """Names the numbers themselves: equal identities, equal weights."""
         return f"random-{self.seed}"
 
-    def rank(self, placement: Placement, head_dim: int, dtype: torch.dtype) -> "RandomRank":
-        return RandomRank(self.config, placement, head_dim, dtype, self.seed)
-
-
-class RandomRank:
-    """Random weights of one rank, drawn in the engine's type."""
-
-    def __init__(
-        self, config: ModelConfig, placement: Placement, head_dim: int, dtype: torch.dtype, seed: int = SEED
-    ) -> None:
-        self.config, self.shape, self.head_dim = config, local_shape(config, placement), head_dim
-        model = build_model(config, placement, seed, dtype=dtype)
-        self.parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
-
-    def names(self) -> list[str]:
-        return list(self.parameters)
-
-    def shape_of(self, name: str) -> tuple[int, ...]:
-        return tuple(self.read(name).shape)
-
-    def read(self, name: str) -> Tensor:
-        return pad_heads(name, self.parameters[name], self.shape.n_head, self.shape.head_dim, self.head_dim)
-
-    def blocks(self, name: str) -> Iterator[Tensor]:
-        yield self.read(name)
+    def rank(self, placement: Placement, head_dim: int, dtype: torch.dtype) -> RankWeights:
+        """Random weights of one rank, drawn in the engine's type."""
+        model = build_model(self.config, placement, self.seed, dtype=dtype).requires_grad_(False)
+        return RankWeights(self.config, placement, head_dim, dict(model.named_parameters()))
 
 
 class TrainedSource:
@@ -123,30 +96,22 @@ class TrainedSource:
             )
 
     def identity(self) -> str:
+        """The hash of the weights."""
         return fingerprint(files.sha256_of(self.folder / WEIGHTS))
 
-    def rank(self, placement: Placement, head_dim: int, dtype: torch.dtype) -> "TrainedRank":
-        return TrainedRank(self.folder, self.config, placement, head_dim, dtype)
+    def rank(self, placement: Placement, head_dim: int, dtype: torch.dtype) -> RankWeights:
+        return TrainedRank(self.folder / WEIGHTS, self.config, placement, head_dim, dtype)
 
 
-class TrainedRank:
+class TrainedRank(RankWeights):
     """A trained model's part of one rank, read from the file slice by slice whenever it is asked for."""
 
     def __init__(
-        self, folder: Path, config: ModelConfig, placement: Placement, head_dim: int, dtype: torch.dtype
+        self, path: Path, config: ModelConfig, placement: Placement, head_dim: int, dtype: torch.dtype
     ) -> None:
-        self.path = folder / WEIGHTS
-        self.config, self.placement, self.head_dim, self.dtype = config, placement, head_dim, dtype
-        self.shape = local_shape(config, placement)
         model = build_model(config, placement, seed=None, device="meta")
-        self.shapes = dict(model.named_parameters())
-
-    def names(self) -> list[str]:
-        return list(self.shapes)
-
-    def shape_of(self, name: str) -> tuple[int, ...]:
-        padded = pad_heads(name, self.shapes[name], self.shape.n_head, self.shape.head_dim, self.head_dim)
-        return tuple(padded.shape)
+        super().__init__(config, placement, head_dim, dict(model.named_parameters()))
+        self.path, self.dtype = path, dtype
 
     def read(self, name: str) -> Tensor:
         with TensorFile(self.path) as file:
@@ -165,7 +130,10 @@ class TrainedRank:
         # Megatron's parts are cut from a whole matrix, read once; ways and tables are read by their own bytes
         apart = has_ways(self.config) or name in REPLICATED
         part = shard(name, entry if apart else entry[:], entry.shape, self.config, self.placement)
-        return pad_heads(name, part, self.shape.n_head, self.shape.head_dim, self.head_dim).to(self.dtype)
+        return self.padded(name, part).to(self.dtype)
+
+
+WeightSource = RandomSource | TrainedSource
 
 
 def source_of(config: ModelConfig, weights: str, folder: Path) -> WeightSource:

@@ -6,6 +6,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2TokenizerFast
 
 from pipeline.models import Transformer
+from pipeline.models.huggingface import BLOCK_NAMES
 
 
 def to_gpt2(model: Transformer) -> GPT2LMHeadModel:
@@ -37,16 +38,8 @@ def to_gpt2(model: Transformer) -> GPT2LMHeadModel:
         "transformer.ln_f.bias": ours["ln_f.bias"][0],
         "lm_head.weight": ours["wte.weight"],
     }
-    parts = {
-        "ln_1": "ln_1",
-        "attn.qkv": "attn.c_attn",
-        "attn.out": "attn.c_proj",
-        "ln_2": "ln_2",
-        "mlp.up": "mlp.c_fc",
-        "mlp.down": "mlp.c_proj",
-    }
     for layer in range(config.n_layer):
-        for mine, name in parts.items():
+        for name, mine in BLOCK_NAMES.items():
             for kind in ("weight", "bias"):  # Conv1D keeps (in, out), as we do
                 state[f"transformer.h.{layer}.{name}.{kind}"] = ours[f"blocks.{layer}.{mine}.{kind}"][0]
     with torch.no_grad():

@@ -17,6 +17,7 @@ from pipeline.export.spec import EngineSpec
 from pipeline.export.tensor_file import write_tensors
 from pipeline.export.weights import RankWeights, TrainedSource, WeightSource
 from pipeline.models import WHOLE, local_shape
+from pipeline.models.huggingface import BLOCK_NAMES
 from pipeline.models.placement import head_dim
 
 AS_GPT2 = ("standard", "standard_split")  # the same weights and logits: transformers' own GPT-2
@@ -24,15 +25,9 @@ OWN_CODE = ("kraken", "parallel", "ladder", "desync", "parallel_track")  # what 
 MODELING = "modeling_kraken.py"
 TOKENIZER = "tokenizer.json"
 END_OF_TEXT = "<|endoftext|>"
-GPT2_PARTS = {
-    "ln_1": "ln_1",
-    "attn.qkv": "attn.c_attn",
-    "attn.out": "attn.c_proj",
-    "ln_2": "ln_2",
-    "mlp.up": "mlp.c_fc",
-    "mlp.down": "mlp.c_proj",
-}
+TABLES = ("wte.weight", "wpe.weight")
 Shape = tuple[int, ...]
+Blocks = Callable[[str], Iterator[Tensor]]
 
 
 class HuggingFaceMaker:
@@ -72,15 +67,14 @@ def export(spec: EngineSpec, source: WeightSource, folder: Path) -> None:
         "tie_word_embeddings": True,
         "use_cache": False,
     }
-    tensors: GPT2Tensors | OwnTensors
     if model.architecture in AS_GPT2:
-        tensors = GPT2Tensors(spec, weights, dtype)
+        shapes, blocks = gpt2_tensors(spec, weights, dtype)
         body |= gpt2_config(spec)
     else:
-        tensors = OwnTensors(weights)
+        shapes, blocks = {name: weights.shape_of(name) for name in weights.names()}, weights.blocks
         body |= own_config(spec)
         shutil.copyfile(Path(__file__).with_name("modeling.py"), folder / MODELING)
-    write_tensors(folder / "model.safetensors", tensors.shapes, dtype, tensors.blocks)
+    write_tensors(folder / "model.safetensors", shapes, dtype, blocks)
     files.write_json(folder / "config.json", body)
 
 
@@ -131,53 +125,32 @@ def own_config(spec: EngineSpec) -> dict[str, Any]:
     }
 
 
-class GPT2Tensors:
-    """A standard model's parameters under GPT-2's names; biases we do not have are zero."""
+def gpt2_tensors(spec: EngineSpec, weights: RankWeights, dtype: torch.dtype) -> tuple[dict[str, Shape], Blocks]:
+    """A standard model's parameters under GPT-2's names: shapes, and blocks by name. Biases we lack are zero."""
+    known = set(weights.names())
+    parts = {"ln_f": "ln_f"}
+    for layer in range(spec.model.n_layer):
+        parts |= {f"h.{layer}.{theirs}": f"blocks.{layer}.{ours}" for theirs, ours in BLOCK_NAMES.items()}
+    sources = {f"transformer.{table}": table for table in TABLES}
+    for theirs, ours in parts.items():
+        sources |= {f"transformer.{theirs}.{kind}": f"{ours}.{kind}" for kind in ("weight", "bias")}
 
-    def __init__(self, spec: EngineSpec, weights: RankWeights, dtype: torch.dtype) -> None:
-        model = spec.model
-        d, wide = model.n_embd, model.ffn_expansion * model.n_embd
-        sizes = {"attn.qkv": (d, 3 * d), "attn.out": (d, d), "mlp.up": (d, wide), "mlp.down": (wide, d)}
-        self.weights, self.dtype = weights, dtype
-        self.sources = {
-            "transformer.wte.weight": "wte.weight",
-            "transformer.wpe.weight": "wpe.weight",
-            "transformer.ln_f.weight": "ln_f.weight",
-            "transformer.ln_f.bias": "ln_f.bias",
-        }
-        self.shapes: dict[str, Shape] = {
-            "transformer.wte.weight": (model.vocab_size, d),
-            "transformer.wpe.weight": (model.block_size, d),
-            "transformer.ln_f.weight": (d,),
-            "transformer.ln_f.bias": (d,),
-        }
-        for layer in range(model.n_layer):
-            for ours, theirs in GPT2_PARTS.items():  # Conv1D keeps (in, out), as we do
-                name = f"transformer.h.{layer}.{theirs}"
-                shape = sizes.get(ours, (d,))
-                self.shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[-1:]}
-                self.sources |= {f"{name}.{kind}": f"blocks.{layer}.{ours}.{kind}" for kind in ("weight", "bias")}
-        self.known = set(weights.names())
+    def shape(source: str) -> Shape:  # Conv1D keeps (in, out), as we do; without the axis of ways
+        weight = weights.shape_of(source.replace("bias", "weight"))
+        return weight if source in TABLES else weight[1:] if source.endswith("weight") else weight[-1:]
 
-    def blocks(self, name: str) -> Iterator[Tensor]:
-        source = self.sources[name]
-        if source not in self.known:
-            yield torch.zeros(self.shapes[name], dtype=self.dtype)
-        elif source in ("wte.weight", "wpe.weight"):
-            yield from self.weights.blocks(source)
+    shapes = {name: shape(source) for name, source in sources.items()}
+
+    def blocks(name: str) -> Iterator[Tensor]:
+        source = sources[name]
+        if source not in known:
+            yield torch.zeros(shapes[name], dtype=dtype)
+        elif source in TABLES:
+            yield from weights.blocks(source)
         else:
-            yield self.weights.read(source)[0]  # without the axis of ways
+            yield weights.read(source)[0]
 
-
-class OwnTensors:
-    """Parameters under the pipeline's own names, which the modeling file shares."""
-
-    def __init__(self, weights: RankWeights) -> None:
-        self.weights = weights
-        self.shapes: dict[str, Shape] = {name: tuple(weights.shape_of(name)) for name in weights.names()}
-
-    def blocks(self, name: str) -> Iterator[Tensor]:
-        return self.weights.blocks(name)
+    return shapes, blocks
 
 
 def _copy_tokenizer(tokenizer: Path, folder: Path, block_size: int) -> int | None:

@@ -1,6 +1,5 @@
 """An engine's folder: engine.json beside the files it describes, complete or not there at all."""
 
-import shutil
 from pathlib import Path
 
 from pipeline.errors import CheckpointError, ResultError
@@ -52,10 +51,3 @@ def sizes(folder: Path) -> dict[str, int]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != FILE
     }
-
-
-def publish(temporary: Path, folder: Path) -> None:
-    """Move a finished folder into place; an older one is gone before engine.json of the new one is written."""
-    if folder.exists():
-        shutil.rmtree(folder)
-    temporary.replace(folder)

@@ -2,11 +2,8 @@
 
 import importlib.metadata
 import importlib.util
-import os
-import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -68,7 +65,8 @@ def make(
         return Made(engine_folder.read(folder), True)
 
     files.check_writable(folder.parent, _bytes_needed(spec), hint="paths.engines")
-    with _beside(folder) as temporary:
+    with files.atomic_path(folder) as temporary:
+        temporary.mkdir()
         begun = time.perf_counter()
         details = maker.write(source, temporary, say)
         files.write_json(temporary / SPEC, spec.body())
@@ -95,7 +93,6 @@ def make(
             build_s=time.perf_counter() - begun,
             **{"collectives": collectives, **details},
         )
-        engine_folder.publish(temporary, folder)
     return Made(result, False)
 
 
@@ -159,14 +156,3 @@ def _bytes_needed(spec: EngineSpec) -> int:
     ranks = range(spec.tp_size)
     widened = spec.head_dim / head_dim(spec.model)
     return int(2 * widened * size * sum(count.parameters(spec.model, spec.placement(rank)) for rank in ranks))
-
-
-@contextmanager
-def _beside(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder`, gone afterwards whatever happens."""
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

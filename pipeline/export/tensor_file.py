@@ -9,7 +9,7 @@ import math
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import EllipsisType, TracebackType
+from types import EllipsisType
 from typing import Any, BinaryIO
 
 import torch
@@ -49,9 +49,7 @@ class TensorFile:
     def __enter__(self) -> "TensorFile":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.file.close()
 
 

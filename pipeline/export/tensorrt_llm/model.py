@@ -54,9 +54,9 @@ class Way(Module):  # type: ignore[misc]  # tensorrt_llm is untyped here
         super().__init__()
         heads = config.num_attention_heads // config.n_ways
         self.input_layernorm = _norm(config)
-        self.attention = _attention(config, layer_idx, heads, None, 1)
+        self.attention = _attention(config, layer_idx, heads, 1)
         self.post_layernorm = _norm(config)
-        self.mlp = _mlp(config, None, 1)
+        self.mlp = _mlp(config, 1)
 
 
 class KrakenDecoderLayer(Module):  # type: ignore[misc]
@@ -70,15 +70,7 @@ class KrakenDecoderLayer(Module):  # type: ignore[misc]
         library = os.environ.get(OVERLAP_PLUGIN)
         self.overlap = Start(library) if library else None
 
-    def forward(
-        self,
-        hidden_states: Any,
-        use_cache: bool = False,
-        attention_mask: Any = None,
-        kv_cache_params: Any = None,
-        attention_params: Any = None,
-        **_: Any,
-    ) -> Any:
+    def forward(self, hidden_states: Any, use_cache: bool = False, **given: Any) -> Any:
         way, x = self.ways[0], hidden_states
         summed = None
         if self.layer_idx > 0:  # in layer 1 nothing crosses
@@ -86,16 +78,7 @@ class KrakenDecoderLayer(Module):  # type: ignore[misc]
                 x, summed = self.overlap.start(x, self.layer_idx)
             else:
                 summed = allreduce(x, self.group)
-        attended = way.attention(
-            way.input_layernorm(x),
-            attention_mask=attention_mask,
-            use_cache=use_cache,
-            kv_cache_params=kv_cache_params,
-            attention_params=attention_params,
-        )
-        presents = None
-        if use_cache:
-            attended, presents = attended
+        attended, presents = _attend(way.attention, way.input_layernorm(x), use_cache, given)
         own = x + attended
         mixed = own
         if summed is not None:
@@ -113,29 +96,12 @@ class ParallelDecoderLayer(Module):  # type: ignore[misc]
         super().__init__()
         self.mapping = config.mapping
         self.input_layernorm = _norm(config)
-        self.attention = _attention(config, layer_idx, config.num_attention_heads, None, config.mapping.tp_size)
-        self.mlp = _mlp(config, None, config.mapping.tp_size)
+        self.attention = _attention(config, layer_idx, config.num_attention_heads, config.mapping.tp_size)
+        self.mlp = _mlp(config, config.mapping.tp_size)
 
-    def forward(
-        self,
-        hidden_states: Any,
-        use_cache: bool = False,
-        attention_mask: Any = None,
-        kv_cache_params: Any = None,
-        attention_params: Any = None,
-        **_: Any,
-    ) -> Any:
+    def forward(self, hidden_states: Any, use_cache: bool = False, **given: Any) -> Any:
         normed = self.input_layernorm(hidden_states)
-        attended = self.attention(
-            normed,
-            attention_mask=attention_mask,
-            use_cache=use_cache,
-            kv_cache_params=kv_cache_params,
-            attention_params=attention_params,
-        )
-        presents = None
-        if use_cache:
-            attended, presents = attended
+        attended, presents = _attend(self.attention, normed, use_cache, given)
         both = attended + self.mlp(normed)
         if self.mapping.tp_size > 1:
             both = allreduce(both, self.mapping.tp_group)
@@ -165,27 +131,9 @@ class Stack(Module):  # type: ignore[misc]
             )
         self.ln_f = _norm(config)
 
-    def forward(
-        self,
-        input_ids: Any,
-        position_ids: Any = None,
-        use_cache: bool = False,
-        attention_mask: Any = None,
-        kv_cache_params: Any = None,
-        attention_params: Any = None,
-        **_: Any,
-    ) -> Any:
+    def forward(self, input_ids: Any, position_ids: Any = None, use_cache: bool = False, **given: Any) -> Any:
         hidden = self.vocab_embedding(input_ids) + self.position_embedding(position_ids)
-        hidden = self.layers(
-            hidden,
-            use_cache=use_cache,
-            attention_mask=attention_mask,
-            kv_cache_params=kv_cache_params,
-            attention_params=attention_params,
-        )
-        presents: Any = None
-        if use_cache:
-            hidden, presents = hidden
+        hidden, presents = _attend(self.layers, hidden, use_cache, given)
         if self.concat is not None:
             hidden = self.concat(hidden)
         hidden = self.ln_f(hidden)
@@ -208,11 +156,21 @@ class ParallelForCausalLM(DecoderModelForCausalLM):  # type: ignore[misc]
         super().__init__(config, Stack(config, ParallelDecoderLayer, has_concat=False), _head(config))
 
 
+def _attend(module: Any, x: Any, use_cache: bool, given: dict[str, Any]) -> tuple[Any, Any]:
+    """What attention or all layers make of x, and the keys and values they keep: None without a cache.
+
+    Of what the runtime has `given`, they take these alone.
+    """
+    known = {key: given.get(key) for key in ("attention_mask", "kv_cache_params", "attention_params")}
+    found = module(x, use_cache=use_cache, **known)
+    return found if use_cache else (found, None)
+
+
 def _norm(config: Any) -> Any:
     return LayerNorm(normalized_shape=config.hidden_size, eps=config.norm_epsilon, dtype=config.dtype)
 
 
-def _attention(config: Any, layer_idx: int, heads: int, tp_group: Any, tp_size: int) -> Any:
+def _attention(config: Any, layer_idx: int, heads: int, tp_size: int) -> Any:
     return Attention(
         local_layer_idx=layer_idx,
         hidden_size=config.hidden_size,
@@ -226,21 +184,21 @@ def _attention(config: Any, layer_idx: int, heads: int, tp_group: Any, tp_size: 
         position_embedding_type=config.position_embedding_type,
         bias=config.bias,
         dtype=config.dtype,
-        tp_group=tp_group,
+        tp_group=None,  # a sum, where there is one, is the layer's
         tp_size=tp_size,
         tp_rank=config.mapping.tp_rank if tp_size > 1 else 0,
         quant_mode=config.quant_mode,
     )
 
 
-def _mlp(config: Any, tp_group: Any, tp_size: int) -> Any:
+def _mlp(config: Any, tp_size: int) -> Any:
     return MLP(
         hidden_size=config.hidden_size,
         ffn_hidden_size=config.intermediate_size,
         hidden_act=config.hidden_act,
         bias=config.bias,
         dtype=config.dtype,
-        tp_group=tp_group,
+        tp_group=None,  # a sum, where there is one, is the layer's
         tp_size=tp_size,
         quant_mode=config.quant_mode,
     )

@@ -69,10 +69,8 @@ def projection(config: Config) -> Path:
 
 
 def baseline(config: Config) -> list[Path]:
-    """The task result that differences are taken against: of the same evaluation, and the same overrides."""
+    """The task result that evaluation.baseline names: of the same evaluation, and the same overrides."""
     chosen = config.evaluation.baseline
-    if chosen is None and config.experiment is not None:
-        chosen = config.experiment.models[config.scale.name][0]
     if chosen is None or chosen == config.model.name:
         return []
     folder = chosen + model_name(config).removeprefix(config.model.name)

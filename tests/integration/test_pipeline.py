@@ -51,7 +51,10 @@ def test_an_experiment_from_text_to_report_and_again(tmp_path):
     report = json.loads((tmp_path / "report/report.json").read_text())
     assert report["scale"] == "demo"
     for model in ("demo_standard", "demo_parallel", "demo_kraken_2way"):
-        assert json.loads((tmp_path / f"results/demo/{model}/perplexity.json").read_text())["loss_nats"] > 0
+        (path,) = tmp_path.glob(f"results/demo/{model}~*/perplexity.json")
+        body = json.loads(path.read_text())
+        assert body["loss_nats"] > 0
+        assert {"settings", "code", "inputs", "commit"} <= set(body["provenance"])
 
     started = time.monotonic()
     second = run(tmp_path)

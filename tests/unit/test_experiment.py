@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import torch
 
 from pipeline import files
 from pipeline.compose import compose
+from pipeline.config import Config
+from pipeline.config.execution import PathsConfig
 from pipeline.errors import ConfigError
 from pipeline.experiment import work as works
 from pipeline.experiment.closure import ROOT, closure, digests
@@ -22,8 +25,14 @@ from pipeline.models.checkpoint import load_model, save_model
 FOLDERS = ("data", "trained", "runs", "engines", "results", "report")
 
 
-def compose_in(folder: Path, *overrides: str):
-    return compose(["model=demo_standard", *(f"paths.{name}={folder}/{name}" for name in FOLDERS), *overrides])
+@cache
+def composed(*overrides: str) -> Config:
+    return compose(["model=demo_standard", *overrides])
+
+
+def compose_in(folder: Path, *overrides: str) -> Config:
+    paths = PathsConfig.model_validate({name: f"{folder}/{name}" for name in FOLDERS})
+    return composed(*overrides).model_copy(update={"paths": paths})
 
 
 def work_in(folder: Path, *overrides: str, stage: str = "evaluate_perplexity") -> Work:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 
-from pipeline.benchmark.grid import Cell, Models, cells, decode_cells
+from pipeline.benchmark.grid import Cell, Models, cells
 from pipeline.benchmark.ranks.memory import rank_bytes
 from pipeline.benchmark.ranks.spec import variants
 from pipeline.config.benchmark import BenchmarkConfig
@@ -45,9 +45,7 @@ def _here(device: str) -> str:
 
 def _size(benchmark: BenchmarkConfig, models: Models, tp_size: int, device: str) -> list[str]:
     def memory(shared: bool) -> float:
-        prefills, decodes = cells(benchmark), decode_cells(benchmark)
-        new_tokens = benchmark.decode_tokens
-        return rank_bytes(models, prefills, decodes, new_tokens, benchmark.dtype, device, shared) / 1e9
+        return rank_bytes(benchmark, models, device, shared) / 1e9
 
     lines = [
         f"{models.size}, TP {tp_size}, {models.n_layer} layers: {memory(False):.1f} GB a rank with all architectures "

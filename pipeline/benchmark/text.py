@@ -1,14 +1,17 @@
 """Result rows as text for a terminal."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
+from typing import TypeVar
 
 from pipeline.results.ttft import BASELINE, PARTS, BreakdownRow, DecodeRow, Headline, RunRow, TtftRow
 
+Row = TypeVar("Row", bound=RunRow)
 TTFT_HEAD = (
     *("architecture", "TTFT ms", "95% interval", "p95", "speedup"),
     *("compute", "exposed", "hidden", "own hidden", "MB", "calls"),
 )
+DECODE_HEAD = ("architecture", "ms/token", "95% interval", "p95", "tokens/s", "speedup")
 BANDS = (("all", ""), ("exposed_band", f" where {BASELINE}'s communication is 25-40% of its time"))
 
 
@@ -27,24 +30,17 @@ def breakdown_table(rows: Sequence[BreakdownRow]) -> str:
     """Milliseconds by kind of work, a block a cell; kinds that no row has are left out."""
     parts = [part for part in PARTS if any(getattr(row.breakdown_ms, part) for row in rows)]
     head = ("architecture", *(part.replace("_", " ") for part in parts), "total")
-    blocks = []
-    for cell, group in groupby(rows, key=_cell):
-        lines = [
-            (row.architecture, *(f"{getattr(row.breakdown_ms, part):.1f}" for part in parts), f"{row.total_ms:.1f}")
-            for row in group
-        ]
-        blocks.append(f"{cell}, ms by kind of work\n{_columns([head, *lines])}")
-    return "\n\n".join(blocks)
+
+    def line(row: BreakdownRow) -> tuple[str, ...]:
+        times = (getattr(row.breakdown_ms, part) for part in parts)
+        return (row.architecture, *(f"{time:.1f}" for time in times), f"{row.total_ms:.1f}")
+
+    return _blocks(rows, "ms by kind of work", head, line)
 
 
 def decode_table(rows: Sequence[DecodeRow]) -> str:
     """Time per output token, a block a cell."""
-    head = ("architecture", "ms/token", "95% interval", "p95", "tokens/s", "speedup")
-    blocks = []
-    for cell, group in groupby(rows, key=_cell):
-        lines = [head, *(_decode_line(row) for row in group)]
-        blocks.append(f"{cell}, decoding\n{_columns(lines)}")
-    return "\n\n".join(blocks)
+    return _blocks(rows, "decoding", DECODE_HEAD, _decode_line)
 
 
 def headline_text(headline: Headline) -> str:
@@ -63,6 +59,11 @@ def headline_text(headline: Headline) -> str:
                 f"{interval}{hidden} ({entry.kind}{crowded})"
             )
     return "\n".join(lines)
+
+
+def _blocks(rows: Sequence[Row], about: str, head: tuple[str, ...], line: Callable[[Row], tuple[str, ...]]) -> str:
+    blocks = (f"{cell}, {about}\n{_columns([head, *map(line, own)])}" for cell, own in groupby(rows, key=_cell))
+    return "\n\n".join(blocks)
 
 
 def _cell(row: RunRow) -> str:
@@ -104,8 +105,7 @@ def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.0%}"
 
 
-def _columns(lines: Iterable[tuple[str, ...]]) -> str:
-    table = list(lines)
+def _columns(table: Sequence[tuple[str, ...]]) -> str:
     widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
     return "\n".join(
         "  " + "  ".join(

@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +64,8 @@ class Decoded:
 
 
 def rules_of(benchmark: BenchmarkConfig) -> Rules:
-    return Rules(
-        benchmark.warmup_min,
-        benchmark.warmup_max,
-        benchmark.repeats_min,
-        benchmark.repeats_max,
-        benchmark.interval_width,
-        benchmark.time_limit_s,
-    )
+    """The fields of a benchmark that say when to start counting and when to stop."""
+    return Rules(**{rule.name: getattr(benchmark, rule.name) for rule in fields(Rules)})
 
 
 def resources(cluster: ClusterConfig, tp_size: int) -> Resources:
@@ -108,15 +102,7 @@ def shares_weights(benchmark: BenchmarkConfig, models: Models, n_ranks: int, dev
     free = free_bytes(n_ranks, device)
     needed = 0
     for shared in (False, True) if benchmark.weights == "random" else (False,):
-        needed = rank_bytes(
-            models,
-            cells(benchmark),
-            decode_cells(benchmark),
-            benchmark.decode_tokens,
-            benchmark.dtype,
-            device,
-            shared,
-        )
+        needed = rank_bytes(benchmark, models, device, shared)
         if needed <= free:
             return shared
     raise too_little(models, needed, free)

@@ -24,7 +24,8 @@ from tests.unit.engine_models import NAMES, config_of, spec_of
 trt = pytest.importorskip("tensorrt_rtx", reason="no TensorRT-RTX wheel for this machine")
 
 ROOT = Path(__file__).resolve().parents[2]
-COLLECTIVES = {"standard": 2, "parallel": 1, "kraken": 1, "ladder": 2, "desync": 1}  # a layer
+COLLECTIVES = {"standard": 4, "parallel": 2, "kraken": 2, "ladder": 4, "desync": 2}  # in two layers
+COLLECTIVES |= {"parallel_track": 1, "standard_split": 8}
 
 
 def stage(*overrides):
@@ -45,7 +46,7 @@ def test_a_rank_of_every_architecture_builds(tmp_path, architecture, tp_size):
     spec = spec_of(config, tp_size, dtype="float16")
     found = build.build_rank(trt, spec, RandomSource(config), tp_size - 1, tmp_path)
     assert (tmp_path / f"rank{tp_size - 1}.engine").stat().st_size == found["bytes"] > 10_000
-    expected = 2 * COLLECTIVES[architecture] if tp_size > 1 else 0
+    expected = COLLECTIVES[architecture] if tp_size > 1 else 0
     assert found["collectives"] == found["segments"][0]["collectives_inside"] == expected
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from pipeline.benchmark.protocol import Rules
+from pipeline.benchmark.ranks.bench import random_prompt
 from pipeline.benchmark.ranks.launcher import RankGroup
 from pipeline.benchmark.ranks.links import make_links
 from pipeline.benchmark.ranks.spec import RankSpec
@@ -94,8 +95,7 @@ def time_tensorrt_llm(
         samples: dict[str, list[float]] = {}
         for name, folder in folders.items():
             spec = EngineSpec.read(folder / SPEC)
-            generator = torch.Generator().manual_seed(SEED)
-            tokens = torch.randint(0, spec.model.vocab_size, (batch_size, context), generator=generator).tolist()
+            tokens = random_prompt(spec.model.vocab_size, context, batch_size, SEED).tolist()
             repeats = (rules.repeats_min, rules.repeats_max)
             told = benchmark_spec(folder, spec, tokens, rules.warmup_min, repeats, rules.time_limit_s)
             found = environment.run(told, [folder.absolute()])

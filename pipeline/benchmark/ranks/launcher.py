@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 from pipeline.benchmark.ranks.links import Loopback, NamespaceLinks
@@ -52,10 +51,8 @@ class RankGroup:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop(kill=error is not None)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._stop(kill=kind is not None)
 
     def command(self, do: str, **arguments: Any) -> list[Any]:
         """Have every rank do one thing; returns the answers by rank. RunError where a rank dies or hangs."""

@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import TracebackType
 
 from pipeline.config.link import LOOPBACK, bits_per_second
 from pipeline.errors import MissingRequirementError, RunError
@@ -114,9 +113,7 @@ class NamespaceLinks:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.remove()
         atexit.unregister(self.remove)
 

@@ -6,17 +6,14 @@ from pathlib import Path
 import psutil
 import torch
 
-from pipeline.benchmark.grid import Cell, Models
+from pipeline.benchmark.grid import Cell, Models, cells, decode_cells
 from pipeline.config import ModelConfig
+from pipeline.config.benchmark import BenchmarkConfig
 from pipeline.errors import MissingRequirementError
 from pipeline.models import Placement, count, local_shape
 
 PROCESS_BYTES = 350e6  # a rank before its first weight: interpreter, torch, threads
 SPARE = 0.95  # share of free memory that may be planned
-
-
-def weight_bytes(model: ModelConfig, placement: Placement, dtype: str) -> int:
-    return count.parameters(model, placement) * count.BYTES[dtype]
 
 
 def activation_bytes(model: ModelConfig, cell: Cell, placement: Placement, dtype: str) -> int:
@@ -33,20 +30,14 @@ def cache_bytes(model: ModelConfig, cell: Cell, new_tokens: int, placement: Plac
     return cell.batch_size * (cell.context + new_tokens + 1) * per_token * count.BYTES[dtype]
 
 
-def rank_bytes(
-    models: Models,
-    prefills: list[Cell],
-    decodes: list[Cell],
-    new_tokens: int,
-    dtype: str,
-    device: str,
-    shared: bool = False,
-) -> int:
+def rank_bytes(benchmark: BenchmarkConfig, models: Models, device: str, shared: bool) -> int:
     """One rank's memory while it holds every architecture of `models`; `shared`: all in one arena of weights."""
-    placement = Placement(0, models.tp_size)
+    placement, dtype, new_tokens = Placement(0, models.tp_size), benchmark.dtype, benchmark.decode_tokens
+    decodes = decode_cells(benchmark)
+    prompts = [*cells(benchmark), *decodes]
     shapes = models.by_architecture.values()
-    weights = (max if shared else sum)(weight_bytes(model, placement, dtype) for model in shapes)
-    activations = max(activation_bytes(m, cell, placement, dtype) for m in shapes for cell in [*prefills, *decodes])
+    weights = (max if shared else sum)(count.parameters(m, placement) * count.BYTES[dtype] for m in shapes)
+    activations = max(activation_bytes(m, cell, placement, dtype) for m in shapes for cell in prompts)
     caches = max((sum(cache_bytes(m, c, new_tokens, placement, dtype) for m in shapes) for c in decodes), default=0)
     return int(weights + activations + caches + (0 if device == "cuda" else PROCESS_BYTES))
 

@@ -15,19 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 if TYPE_CHECKING:
+    from pipeline.benchmark.ranks.peers import Peers
     from pipeline.benchmark.ranks.spec import RankSpec
 
 PR_SET_PDEATHSIG = 1
 
 
 class Worker(Protocol):
-    """What carries out a rank's commands."""
+    """What carries out a rank's commands: a method each, `steps` counting forwards for the heartbeat."""
 
     steps: int
-
-    def do(self, command: dict[str, Any]) -> Any: ...
-
-    def close(self) -> None: ...
+    peers: "Peers"
 
 
 def main(arguments: list[str], make_worker: "Callable[[RankSpec, int], Worker] | None" = None) -> int:
@@ -46,8 +44,9 @@ def main(arguments: list[str], make_worker: "Callable[[RankSpec, int], Worker] |
     threading.Thread(target=channel.beat, args=(worker,), daemon=True).start()
     for line in sys.stdin:
         command = json.loads(line)
-        channel.send({"event": "answer", "id": command["id"], "data": worker.do(command)})
-    worker.close()
+        identity, do = command.pop("id"), command.pop("do")
+        channel.send({"event": "answer", "id": identity, "data": getattr(worker, do)(**command)})
+    worker.peers.close()
     return 0
 
 

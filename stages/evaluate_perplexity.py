@@ -49,7 +49,7 @@ def _measure(config: "Config", model: Any, data: Any) -> "PerplexityResult":
     settings, block_size = config.evaluation, config.model.block_size
     if settings.perplexity_protocol == "full":
         total = math.ceil((data.val.tokens - 1) / block_size)
-        windows = perplexity.full_windows(data.val, block_size)
+        windows = data.val.windows(block_size)
     else:
         total = settings.random_windows
         windows = perplexity.random_windows(data.val, block_size, total, settings.random_windows_seed)

@@ -79,11 +79,6 @@ def check_tokenizer(trained: Path, data: TokenData) -> None:
         )
 
 
-def full_windows(split: TokenSplit, block_size: int) -> Iterator[np.ndarray]:
-    """Every token but the first is a target once; windows (block_size + 1,) do not overlap but in their ends."""
-    return split.windows(block_size)
-
-
 def random_windows(split: TokenSplit, block_size: int, count: int, seed: int) -> Iterator[np.ndarray]:
     """`count` windows (block_size + 1,) at uniform starts, as nanoGPT's estimate_loss draws them.
 

@@ -31,7 +31,7 @@ def split(tokens: int) -> TokenSplit:
 @pytest.mark.parametrize("tokens", [2, 17, 50, 97, 100])
 def test_every_token_but_the_first_is_predicted_once(tokens: int) -> None:
     net, data = model(), split(tokens)
-    found = perplexity.measure(net, perplexity.full_windows(data, BLOCK), batch_size=4)
+    found = perplexity.measure(net, data.windows(BLOCK), batch_size=4)
     ids = torch.from_numpy(data.read(0, tokens))
     losses = []
     with torch.no_grad():
@@ -47,14 +47,14 @@ def test_every_token_but_the_first_is_predicted_once(tokens: int) -> None:
 
 def test_twice_the_same() -> None:
     net, data = model(), split(100)
-    first = perplexity.measure(net, perplexity.full_windows(data, BLOCK), 4)
-    assert perplexity.measure(net, perplexity.full_windows(data, BLOCK), 4) == first
+    first = perplexity.measure(net, data.windows(BLOCK), 4)
+    assert perplexity.measure(net, data.windows(BLOCK), 4) == first
 
 
 def test_batch_size_changes_no_more_than_rounding() -> None:
     net, data = model(), split(100)
-    one = perplexity.measure(net, perplexity.full_windows(data, BLOCK), 1)
-    many = perplexity.measure(net, perplexity.full_windows(data, BLOCK), 5)
+    one = perplexity.measure(net, data.windows(BLOCK), 1)
+    many = perplexity.measure(net, data.windows(BLOCK), 5)
     assert one.loss_nats == pytest.approx(many.loss_nats, abs=1e-6)
 
 
@@ -81,7 +81,7 @@ def test_standard_error_covers_correlated_tokens() -> None:
 
 
 def test_one_window_has_no_error_and_no_bits_without_bytes() -> None:
-    found = perplexity.measure(model(), perplexity.full_windows(split(10), BLOCK), 4)
+    found = perplexity.measure(model(), split(10).windows(BLOCK), 4)
     config = compose(["model=demo_kraken_4way"])
     result = perplexity.make_result(config, model(), {"splits": {"val": {"text_bytes": 36}}}, found)
     assert result.standard_error_nats is None
@@ -93,4 +93,4 @@ def test_one_window_has_no_error_and_no_bits_without_bytes() -> None:
 
 def test_nothing_to_predict() -> None:
     with pytest.raises(DataError, match="fewer than two tokens"):
-        perplexity.measure(model(), perplexity.full_windows(split(1), BLOCK), 4)
+        perplexity.measure(model(), split(1).windows(BLOCK), 4)

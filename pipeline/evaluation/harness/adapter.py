@@ -154,7 +154,7 @@ class HarnessTask:
         self.task.set_config(key="num_fewshot", value=n_shot)
         self.task.set_fewshot_seed(seed=seed)
         self.limit = limit or None
-        with quiet_bars():
+        with quiet():
             self.task.build_all_requests(limit=self.limit, rank=0, world_size=1)
 
     def texts(self) -> Iterator[str]:
@@ -165,7 +165,7 @@ class HarnessTask:
     def score(self, model: HarnessModel, bootstrap_iters: int) -> dict[str, Any]:
         """Run it: the harness' metrics, {"metric": (value, standard error or None)}, and every sample."""
         self.task.build_all_requests = lambda **_: None  # they are built
-        with quiet_harness(), quiet_bars():
+        with quiet():
             result = lm_eval.evaluate(
                 model, {"tasks": {self.name: self.task}}, limit=self.limit, bootstrap_iters=bootstrap_iters
             )
@@ -192,7 +192,7 @@ def superglue_task(data: TaskData) -> HarnessTask:
         "train": datasets.Dataset.from_list(data.train),
         "validation": datasets.Dataset.from_list(data.validation),
     }
-    with quiet_harness(), quiet_bars():
+    with quiet():
         task = ConfigurableTask(config={**settings, "custom_dataset": lambda **_: splits})
     return HarnessTask(data.task.name, task, data)
 
@@ -203,7 +203,7 @@ def named_tasks(names: Sequence[str], task_dir: str | None) -> list[HarnessTask]
     Raises ConfigError for a name the harness does not know, MissingRequirementError where a task's data
     set cannot be had.
     """
-    with quiet_harness(), quiet_bars():
+    with quiet():
         manager = _task_manager(task_dir)
         unknown = [name for name in names if name not in manager.task_index]
         if unknown:
@@ -268,25 +268,16 @@ def _metrics(results: dict[str, Any]) -> dict[str, tuple[float, float | None]]:
 
 
 @contextlib.contextmanager
-def quiet_harness() -> Iterator[None]:
-    """The harness warns about its own defaults; what matters here is raised."""
+def quiet() -> Iterator[None]:
+    """No warnings of the harness about its own defaults, and no bars but ours: it has no switch for that of prompts."""
     logger = logging.getLogger("lm_eval")
-    level = logger.level
+    level, bar = logger.level, harness_task.tqdm
     logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def quiet_bars() -> Iterator[None]:
-    """No progress bars but our own: the harness has no switch for the one it builds prompts with."""
-    before = harness_task.tqdm
     harness_task.tqdm = lambda items, **_: items
     datasets.disable_progress_bars()
     try:
         yield
     finally:
-        harness_task.tqdm = before
+        logger.setLevel(level)
+        harness_task.tqdm = bar
         datasets.enable_progress_bars()

@@ -29,7 +29,6 @@ class Counts:
     requests: int = 0
     truncated: int = 0
     computed_tokens: int = 0
-    requested_tokens: int = 0  # what computing every request by itself would have taken
 
 
 def _ignore(done: int) -> None:
@@ -44,7 +43,6 @@ class Scorer:
         self.communicator = communicator
         self.batch_size = batch_size
         self.block_size = model.config.block_size
-        self.vocab_size = model.config.vocab_size
         self.device = model.wte.weight.device
         self.batch_tokens = CPU_BATCH_TOKENS if self.device.type == "cpu" else GPU_BATCH_TOKENS
         self.counts = Counts()
@@ -56,9 +54,6 @@ class Scorer:
         work = plan(requests, self.block_size, self.batch_size, self.batch_tokens)
         self.counts.requests += len(requests)
         self.counts.truncated += work.truncated
-        self.counts.requested_tokens += sum(
-            min(self.block_size, len(request.context) + len(request.continuation) - 1) for request in requests
-        )
         scores: dict[int, Score] = {}
         for found in self._batches(work.grouped, work.plain):
             scores.update(found)

@@ -89,7 +89,7 @@ def _from_folder(task: SuperGlueTask, folder: Path, n_shot: int, shipped: bool, 
     validation, source = _read_split(task, folder, "validation", faults)
     train, _ = _read_split(task, folder, "train", faults) if n_shot else ([], "")
     if n_shot and train and len(train) <= n_shot:
-        faults.append(f"{task.folder}/train.jsonl: {len(train)} examples, {n_shot} shots need at least {n_shot + 1}")
+        faults.append(f"{task.title}/train.jsonl: {len(train)} examples, {n_shot} shots need at least {n_shot + 1}")
     if shipped:
         return TaskData(task, train, validation, "shipped", ())
     label, notes = _compare(task, len(train), len(validation), n_shot, source)
@@ -117,9 +117,9 @@ def _compare(
 def _read_split(task: SuperGlueTask, folder: Path, split: str, faults: list[str]) -> tuple[list[Example], str]:
     """A split's examples and the file they came from; faults are added to the list."""
     names = SPLITS[split]
-    path = next((folder / task.folder / name for name in names if (folder / task.folder / name).is_file()), None)
+    path = next((folder / task.title / name for name in names if (folder / task.title / name).is_file()), None)
     if path is None:
-        faults.append(f"{folder / task.folder / names[0]}: missing")
+        faults.append(f"{folder / task.title / names[0]}: missing")
         return [], names[0]
     examples: list[Example] = []
     try:

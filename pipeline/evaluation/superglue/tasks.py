@@ -16,33 +16,40 @@ class SuperGlueTask:
     """One task. `convert` turns a line of JSONL into examples of the hub's schema, MultiRC's and ReCoRD's into many."""
 
     name: str  # the harness' name
-    title: str
-    folder: str  # in SuperGLUE's own archive
+    title: str  # its folder in SuperGLUE's own archive
     hub_name: str  # configuration of aps/super_glue
-    harness_file: str  # stock task file, below lm_eval/tasks/super_glue
-    metric: Literal["acc", "f1"]
     train_size: int  # examples in the hub's schema
     validation_size: int
     convert: Callable[[Any], Iterator[Example]]
     cluster_key: str | None = None  # examples that share this text are no independent draws
+    metric: Literal["acc", "f1"] = "acc"
+
+    @property
+    def harness_file(self) -> str:
+        """The stock task file, below lm_eval/tasks/super_glue."""
+        return f"{self.hub_name.removesuffix('.fixed')}/default.yaml"
+
+
+def _field(line: Any, key: str) -> Any:
+    return line.get(key) if isinstance(line, dict) else None
 
 
 def _text(line: Any, key: str) -> str:
-    value = line.get(key) if isinstance(line, dict) else None
+    value = _field(line, key)
     if not isinstance(value, str):
         raise MalformedError(f"field {key!r} must be text")
     return value
 
 
 def _whole(line: Any, key: str) -> int:
-    value = line.get(key) if isinstance(line, dict) else None
+    value = _field(line, key)
     if not isinstance(value, int) or isinstance(value, bool):
         raise MalformedError(f"field {key!r} must be a whole number")
     return value
 
 
 def _label(line: Any, names: tuple[Any, ...]) -> int:
-    value = line.get("label") if isinstance(line, dict) else None
+    value = _field(line, "label")
     for index, name in enumerate(names):
         if type(value) is type(name) and value == name:
             return index
@@ -50,7 +57,7 @@ def _label(line: Any, names: tuple[Any, ...]) -> int:
 
 
 def _list(line: Any, key: str) -> list[Any]:
-    value = line.get(key) if isinstance(line, dict) else None
+    value = _field(line, key)
     if not isinstance(value, list) or not value:
         raise MalformedError(f"field {key!r} must be a list with entries")
     return value
@@ -83,7 +90,7 @@ def _copa(line: Any) -> Iterator[Example]:
 
 
 def _multirc(line: Any) -> Iterator[Example]:
-    passage = line.get("passage") if isinstance(line, dict) else None
+    passage = _field(line, "passage")
     paragraph = _text(passage, "text")
     for number, question in enumerate(_list(passage, "questions")):
         for answer in _list(question, "answers"):
@@ -97,7 +104,7 @@ def _multirc(line: Any) -> Iterator[Example]:
 
 
 def _record(line: Any) -> Iterator[Example]:
-    passage = line.get("passage") if isinstance(line, dict) else None
+    passage = _field(line, "passage")
     text = _text(passage, "text")
     spans = [(_whole(span, "start"), _whole(span, "end")) for span in _list(passage, "entities")]
     if any(not 0 <= start <= end < len(text) for start, end in spans):
@@ -142,38 +149,17 @@ def _matched(span: str, first_word: str, text: str) -> str:
     return fixed if fixed in text else span
 
 
+_rte = _entailment(("entailment", "not_entailment"))
+_cb = _entailment(("entailment", "contradiction", "neutral"))
+
 TASKS: tuple[SuperGlueTask, ...] = (
-    SuperGlueTask("boolq", "BoolQ", "BoolQ", "boolq", "boolq/default.yaml", "acc", 9427, 3270, _boolq, "passage"),
-    SuperGlueTask(
-        "sglue_rte",
-        "RTE",
-        "RTE",
-        "rte",
-        "rte/default.yaml",
-        "acc",
-        2490,
-        277,
-        _entailment(("entailment", "not_entailment")),
-    ),
-    SuperGlueTask(
-        "cb",
-        "CB",
-        "CB",
-        "cb",
-        "cb/default.yaml",
-        "acc",
-        250,
-        56,
-        _entailment(("entailment", "contradiction", "neutral")),
-    ),
-    SuperGlueTask("copa", "COPA", "COPA", "copa", "copa/default.yaml", "acc", 400, 100, _copa),
-    SuperGlueTask(
-        "record", "ReCoRD", "ReCoRD", "record", "record/default.yaml", "f1", 100730, 10000, _record, "passage"
-    ),
-    SuperGlueTask("wic", "WiC", "WiC", "wic", "wic/default.yaml", "acc", 5428, 638, _wic),
-    SuperGlueTask("wsc", "WSC", "WSC", "wsc.fixed", "wsc/default.yaml", "acc", 554, 104, _wsc),
-    SuperGlueTask(
-        "multirc", "MultiRC", "MultiRC", "multirc", "multirc/default.yaml", "acc", 27243, 4848, _multirc, "paragraph"
-    ),
+    SuperGlueTask("boolq", "BoolQ", "boolq", 9427, 3270, _boolq, "passage"),
+    SuperGlueTask("sglue_rte", "RTE", "rte", 2490, 277, _rte),
+    SuperGlueTask("cb", "CB", "cb", 250, 56, _cb),
+    SuperGlueTask("copa", "COPA", "copa", 400, 100, _copa),
+    SuperGlueTask("record", "ReCoRD", "record", 100730, 10000, _record, "passage", metric="f1"),
+    SuperGlueTask("wic", "WiC", "wic", 5428, 638, _wic),
+    SuperGlueTask("wsc", "WSC", "wsc.fixed", 554, 104, _wsc),
+    SuperGlueTask("multirc", "MultiRC", "multirc", 27243, 4848, _multirc, "paragraph"),
 )
 TASK_BY_NAME = {task.name: task for task in TASKS}

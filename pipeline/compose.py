@@ -32,15 +32,15 @@ def compose(overrides: list[str]) -> Config:
 def compose_raw(overrides: list[str]) -> dict[str, Any]:
     """The composed configuration as plain data, interpolations resolved, not yet checked."""
     for override in overrides:
-        if "=" not in override and not override.startswith("~"):
+        if not re.match(r"~|[^=\s]+=", override):
             raise ConfigError(f"{override}: not of the form key=value")
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             composed = hydra_compose("config", [_addable(override) for override in overrides])
         raw = OmegaConf.to_container(composed, resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_explain(str(error), overrides)) from None
+    except (HydraException, OmegaConfBaseException, ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(_explain(str(error), overrides)) from None  # Hydra's own, or what it trips over
     assert isinstance(raw, dict)
     return {str(key): value for key, value in raw.items()}
 
@@ -135,20 +135,29 @@ def _explain(message: str, overrides: list[str]) -> str:
         group, _, field = key.rpartition(".")
         if not field and f"'{key}'" in message:
             return f"{override}: no such key{_near(key, known_keys(''))}"
-        if (CONF / key).is_dir() and value not in group_options(key) and f"{key}/{value}" in message:
+        if (
+            (CONF / key).is_dir()
+            and value not in group_options(key)
+            and any(sign in message for sign in (f"{key}/{value}", "Config group override must be"))
+        ):
             options = group_options(key)
-            listed = difflib.get_close_matches(value, options, n=8, cutoff=0.3) if len(options) > 12 else options
+            near = difflib.get_close_matches(value, options, n=8, cutoff=0.3) if len(options) > 12 else []
+            listed = near or options
             return f"{override}: no such {key}{_near(value, options)}\n  there are: {', '.join(listed)}"
         keys = known_keys(group) if group else []
         if field and keys and field not in keys and f"'{key}'" in message:
             return f"{override}: no such key{_near(field, keys, group)}\n  {group} has: {', '.join(keys)}"
+        if group and f"'{key}'" in message:
+            return f"{override}: no such key"
         root = key.split(".")[0]
         if root and root not in known_keys("") and not (CONF / root).is_dir():
             return f"{override}: no such key{_near(root, known_keys(''))}"
     if "override_grammar" in message or "mismatched input" in message or "no viable alternative" in message:
         return f"{' '.join(overrides)}: not of the form key=value ({message.splitlines()[0]})"
-    first = re.split(r"\n\s*full_key|\nSet the env|\nTo append", message)[0].strip()
-    return f"{' '.join(overrides)}: {first}"
+    blamed = [override for override in overrides if override.partition("=")[0] in message] or overrides
+    if message.startswith("Error merging override"):
+        return f"{' '.join(blamed)}: the config file has a value of another kind there, as a mapping or a list"
+    return f"{' '.join(blamed)}: {message.splitlines()[0].strip()}"
 
 
 def _near(name: str, candidates: list[str], group: str = "") -> str:

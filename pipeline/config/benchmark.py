@@ -1,10 +1,10 @@
 """What is timed, and by which protocol."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from pipeline.config.group import Group
+from pipeline.config.group import Group, Name, Once
 
 BASELINE = "standard"  # what every speedup is measured against
 
@@ -30,22 +30,24 @@ class Shape(Group):
 class BenchmarkConfig(Group):
     """Time To First Token and, on request, time per output token."""
 
-    name: str = Field(description="name of the config file, and of the result file")
+    name: Name = Field(description="name of the config file, and of the result file")
     protocol: Literal["ranks", "one_rank"] = Field(
         "ranks", description="ranks: all ranks meet; one_rank: one rank's share with the collective modelled"
     )
     engine: Literal["torch", "tensorrt", "tensorrt_llm"] = Field(
         "torch", description="what runs the forward: torch, or engines that build_engine made, a GPU a rank"
     )
-    architectures: list[str] = Field(description="what is timed side by side, standard first")
+    architectures: Annotated[list[str], Once] = Field(description="what is timed side by side, standard first")
     shapes: list[Shape] = Field(description="rows of the grid", min_length=1)
     derived: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
         description="by architecture, fields of the models that take the standard shape, as track_depth",
     )
-    contexts: list[PositiveInt] = Field(description="prompt lengths in tokens")
-    tp_sizes: list[PositiveInt] = Field(description="numbers of ranks")
-    batch_sizes: list[PositiveInt] = Field(default_factory=lambda: [1], description="prompts per forward")
+    contexts: Annotated[list[PositiveInt], Once] = Field(description="prompt lengths in tokens", min_length=1)
+    tp_sizes: Annotated[list[PositiveInt], Once] = Field(description="numbers of ranks", min_length=1)
+    batch_sizes: Annotated[list[PositiveInt], Once] = Field(
+        default_factory=lambda: [1], description="prompts per forward", min_length=1
+    )
     no_communication_bound: bool = Field(True, description="also time the standard model without its collectives")
     weights: Literal["trained", "random"] = Field("random", description="weights of the timed models")
     dtype: Literal["float32", "float16", "bfloat16"] = Field("float32", description="arithmetic of the forward")
@@ -66,7 +68,7 @@ class BenchmarkConfig(Group):
     transport: Literal["gloo", "socket"] = Field(
         "gloo", description="what carries all-reduces on CPU: gloo, or direct sockets that the kernel drives alone"
     )
-    decode_contexts: list[PositiveInt] = Field(
+    decode_contexts: Annotated[list[PositiveInt], Once] = Field(
         default_factory=list, description="prompt lengths that decoding starts from; empty: those of `contexts`"
     )
     rank_timeout_s: PositiveFloat = Field(
@@ -77,11 +79,7 @@ class BenchmarkConfig(Group):
     def check_grid(self) -> "BenchmarkConfig":
         sizes = [shape.size for shape in self.shapes]
         own = {architecture for shape in self.shapes for architecture in shape.models}
-        faults = [
-            f"{field}={names}: must name each once"
-            for field, names in (("architectures", self.architectures), ("shapes", sizes))
-            if len(set(names)) < len(names)
-        ]
+        faults = [f"shapes={sizes}: must name each once"] if len(set(sizes)) < len(sizes) else []
         if self.architectures[:1] != [BASELINE]:
             faults.append(f"architectures={self.architectures}: must begin with {BASELINE}, which speedups are against")
         faults += [

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from pipeline.config.group import Group
+from pipeline.config.group import Group, Name, Seed
 
 GPT2_VOCAB_SIZE = 50257
 
@@ -12,7 +12,7 @@ GPT2_VOCAB_SIZE = 50257
 class DataConfig(Group):
     """A corpus, its tokenizer and its split."""
 
-    name: str = Field(description="name of the config file, and of the folder of shards")
+    name: Name = Field(description="name of the config file, and of the folder of shards")
     corpus: Literal["demo", "local", "openwebtext", "nanogpt"] = Field(description="where text comes from")
     source: list[str] = Field(
         default_factory=list,
@@ -27,7 +27,7 @@ class DataConfig(Group):
         None, description="folder with GPT-2's encoder.json and vocab.bpe; null: tiktoken's cache or download"
     )
     val_fraction: float = Field(0.0005, gt=0, lt=1, description="share of documents held out")
-    split_seed: int = Field(2357, description="seed of the document split")
+    split_seed: Seed = Field(2357, description="seed of the document split")
     shard_tokens: PositiveInt = Field(
         100_000_000, description="tokens per shard at most; a longer document has its own"
     )

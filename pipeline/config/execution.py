@@ -1,16 +1,18 @@
 """Groups that say only where and how something ran: never part of a fingerprint."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from pipeline.config.group import Group
+from pipeline.config.group import Group, Name
+
+Folder = Annotated[str, Field(min_length=1)]
 
 
 class ClusterConfig(Group):
     """Workers and devices."""
 
-    name: str = Field(description="name of the config file")
+    name: Name = Field(description="name of the config file")
     device: Literal["cpu", "cuda"] = Field("cpu", description="device of training, evaluation and ranks")
     num_workers: PositiveInt = Field(1, description="data-parallel training workers")
     cpus_per_worker: NonNegativeFloat = Field(
@@ -33,10 +35,10 @@ class ClusterConfig(Group):
 class TrackingConfig(Group):
     """Where runs are logged."""
 
-    name: str = Field(description="name of the config file")
+    name: Name = Field(description="name of the config file")
     backend: Literal["mlflow", "none"] = Field("mlflow", description="mlflow, or nothing")
-    uri: str = Field("sqlite:///mlflow.db", description="MLflow tracking URI")
-    artifact_dir: str = Field("mlartifacts", description="folder of artifacts for a local store")
+    uri: str = Field("sqlite:///mlflow.db", description="MLflow tracking URI", min_length=1)
+    artifact_dir: Folder = Field("mlartifacts", description="folder of artifacts for a local store")
     system_metrics: bool = Field(True, description="log CPU, memory and GPU use")
     system_metrics_interval_s: PositiveFloat = Field(5.0, description="seconds between system metrics")
 
@@ -44,17 +46,17 @@ class TrackingConfig(Group):
 class PathsConfig(Group):
     """Folders, relative to the project."""
 
-    data: str = Field("data", description="token shards and tokenizers")
-    trained: str = Field("trained", description="finished models")
-    runs: str = Field("runs", description="checkpoints and logs of unfinished work")
-    engines: str = Field("engines", description="exported checkpoints and engines")
-    results: str = Field("results", description="result files")
-    report: str = Field("report", description="the report")
+    data: Folder = Field("data", description="token shards and tokenizers")
+    trained: Folder = Field("trained", description="finished models")
+    runs: Folder = Field("runs", description="checkpoints and logs of unfinished work")
+    engines: Folder = Field("engines", description="exported checkpoints and engines")
+    results: Folder = Field("results", description="result files")
+    report: Folder = Field("report", description="the report")
 
 
 class DebugConfig(Group):
     """How much is really done."""
 
-    name: str = Field(description="name of the config file")
+    name: Name = Field(description="name of the config file")
     dry_run: bool = Field(False, description="print the plan and what is missing; do nothing")
     verbose: bool = Field(False, description="show tracebacks of expected errors too")

@@ -4,13 +4,13 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
-from pipeline.config.group import Group
+from pipeline.config.group import Group, Name
 
 
 class HardwareConfig(Group):
     """Peak rates of one device and of the link between devices, each from a data sheet or measured here."""
 
-    name: str = Field(description="name of the config file")
+    name: Name = Field(description="name of the config file")
     source: str = Field(description="where the numbers come from")
     cuda_name: str | None = Field(None, description="what torch calls it, in whole words, as A100; null: no GPU")
     matmul_flops: PositiveFloat = Field(description="dense matrix FLOP/s in float16")

@@ -1,10 +1,11 @@
 """The links that ranks meet over."""
 
 import re
+from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from pipeline.config.group import Group
+from pipeline.config.group import Group, Name, Once
 
 LOOPBACK = "loopback"
 RATE = re.compile(r"^(\d+(?:\.\d+)?)(kbit|mbit|gbit)$")
@@ -20,8 +21,8 @@ def bits_per_second(link: str) -> float | None:
 class LinkConfig(Group):
     """Ranks on this machine joined by links of known speed."""
 
-    name: str = Field(description="name of the config file")
-    links: list[str] = Field(
+    name: Name = Field(description="name of the config file")
+    links: Annotated[list[str], Once] = Field(
         description="loopback, or rates such as 300mbit (network namespaces; Linux, root)", min_length=1
     )
 
@@ -31,6 +32,4 @@ class LinkConfig(Group):
         wrong = [link for link in links if link != LOOPBACK and not bits_per_second(link)]
         if wrong:
             raise ValueError(f"={wrong}: must be loopback or a rate such as 300mbit or 1gbit")
-        if len(set(links)) < len(links):
-            raise ValueError(f"={links}: must name each link once")
         return links

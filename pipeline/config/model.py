@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from pipeline.config.group import Group
+from pipeline.config.group import Group, Name
 
 
 class Recipe(Group):
@@ -22,9 +22,9 @@ DEFAULT_RECIPE = Recipe.model_validate({})
 class ModelConfig(Group):
     """A decoder-only Transformer; names are GPT-2's."""
 
-    name: str = Field(description="name of the config file, and of every folder made from it")
+    name: Name = Field(description="name of the config file, and of every folder made from it")
     architecture: str = Field(description="which block is stacked: a file of pipeline/models/architectures")
-    n_layer: PositiveInt = Field(description="number of layers L")
+    n_layer: PositiveInt = Field(description="number of layers L", le=10_000)
     n_head: PositiveInt = Field(description="attention heads per layer, over all ways")
     n_embd: PositiveInt = Field(description="width d of the residual stream (of each way in Kraken)")
     n_ways: PositiveInt = Field(1, description="independent ways N per layer; 1 where the architecture has none")

@@ -12,6 +12,15 @@ from pipeline.config.model import ModelConfig
 from pipeline.config.schema import Config
 from pipeline.errors import ConfigError
 
+PLAINLY = {  # pydantic's kinds of faults whose own words are Python's
+    "dict_type": "must be a mapping, as {key: value}",
+    "model_type": "must be a mapping, as {key: value}",
+    "list_type": "must be a list, as [one,two]",
+    "string_type": "must be text",
+    "too_short": "must not be empty",
+    "string_too_short": "must not be empty",
+}
+
 
 def no_faults(_: object) -> list[str]:
     return []
@@ -40,8 +49,8 @@ def parse(
 
 def parse_group(group: str, raw: object, where: str) -> Group:
     """Type one group's values; raises ConfigError, which begins with `where`, with every fault at once."""
-    kind = Config.model_fields[group].annotation
-    assert isinstance(kind, type) and issubclass(kind, Group), group
+    annotation = Config.model_fields[group].annotation
+    kind = next(one for one in (annotation, *get_args(annotation)) if isinstance(one, type) and issubclass(one, Group))
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
@@ -66,15 +75,16 @@ def _describe(faults: list[str]) -> str:
 
 
 def _fault(detail: Any) -> str:
-    key = ".".join(str(part) for part in detail["loc"])
+    key = ".".join(str(part) for part in detail["loc"] if part != "[key]")
     if detail["type"] == "extra_forbidden":
         return f"{key}: no such key{_suggestion(detail['loc'])}"
     if detail["type"] == "missing":
         return f"{key}: missing; set it in conf/ or on the command line"
-    message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    if detail["type"] == "value_error":
-        return "; ".join(f"{key}.{line}" if key else line for line in message.split("\n"))
-    return f"{key}={detail['input']!r}: {message}"
+    message = PLAINLY.get(detail["type"], detail["msg"].removeprefix("Value error, ").replace("Input should", "must"))
+    if detail["type"] == "value_error":  # a line begins with a field of the group, or with = and the field's value
+        return "; ".join(f"{key}{'' if line[0] == '=' else '.'}{line}" for line in message.split("\n"))
+    value = "null" if detail["input"] is None else repr(detail["input"])
+    return f"{key}={value}: {message}"
 
 
 def _suggestion(location: tuple[Any, ...]) -> str:

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from pipeline.config.group import Group
+from pipeline.config.group import Group, Name
 
 
 class PublishedTtft(Group):
@@ -19,7 +19,7 @@ class PublishedTtft(Group):
 class ReferenceConfig(Group):
     """One publication's numbers, quoted."""
 
-    name: str = Field(description="name of the config file")
+    name: Name = Field(description="name of the config file")
     source: str = Field(description="the publication")
     validation_loss_nats: dict[str, float] = Field(description="public checkpoints on OpenWebText's validation split")
     superglue_3shot: dict[str, dict[str, float]] = Field(description="score in percent by row and task (Table 3)")

@@ -9,15 +9,25 @@ def faults(config: Config) -> list[str]:
 
 
 def _batch(config: Config) -> list[str]:
-    micro = config.cluster.micro_batch_size * config.cluster.num_workers
+    """The mend is never another global batch: that would be another result."""
+    micro, workers = config.cluster.micro_batch_size, config.cluster.num_workers
     batch = config.training.global_batch_size
-    if batch % micro:
+    if batch % workers:
         return [
-            f"training.global_batch_size={batch}: must be divisible by cluster.micro_batch_size × "
-            f"cluster.num_workers = {config.cluster.micro_batch_size} × {config.cluster.num_workers}; "
-            f"{max(1, round(batch / micro)) * micro} would be"
+            f"cluster.num_workers={workers}: must divide training.global_batch_size={batch}; "
+            f"{_divisor(batch, workers)} would"
+        ]
+    if batch % (micro * workers):
+        return [
+            f"cluster.micro_batch_size={micro}: times cluster.num_workers={workers} must divide "
+            f"training.global_batch_size={batch}; {_divisor(batch // workers, micro)} would"
         ]
     return []
+
+
+def _divisor(number: int, most: int) -> int:
+    """The largest divisor of `number` up to `most`."""
+    return next(one for one in range(min(number, most), 0, -1) if number % one == 0)
 
 
 def _vocabulary(config: Config) -> list[str]:

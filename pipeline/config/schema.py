@@ -1,6 +1,6 @@
 """The whole configuration: one typed value for each group."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -9,7 +9,7 @@ from pipeline.config.data import DataConfig
 from pipeline.config.engine import EngineConfig
 from pipeline.config.evaluation import EvaluationConfig
 from pipeline.config.execution import ClusterConfig, DebugConfig, PathsConfig, TrackingConfig
-from pipeline.config.group import Group
+from pipeline.config.group import Group, Name, Once
 from pipeline.config.hardware import HardwareConfig
 from pipeline.config.link import LinkConfig
 from pipeline.config.model import ModelConfig
@@ -17,22 +17,25 @@ from pipeline.config.reference import ReferenceConfig
 from pipeline.config.training import TrainingConfig
 from pipeline.provenance import fingerprint
 
+Scale = Literal["demo", "small_gpu", "paper"]
 IDENTITY_GROUPS = ("model", "data", "training", "evaluation", "engine", "benchmark", "link", "hardware", "reference")
 
 
 class ExperimentConfig(Group):
     """Which models an experiment runs at each scale, and through which stages."""
 
-    name: str = Field(description="name of the config file")
+    name: Name = Field(description="name of the config file")
     title: str = Field(description="one line for --help and the report")
-    models: dict[str, list[str]] = Field(description="model configs per scale, the baseline first")
-    stages: list[str] = Field(default_factory=list, description="stages to run; empty: all")
+    models: dict[Scale, Annotated[list[Name], Field(min_length=1), Once]] = Field(
+        description="model configs per scale, the baseline first"
+    )
+    stages: Annotated[list[str], Once] = Field(default_factory=list, description="stages to run; empty: all")
 
 
 class ScaleConfig(Group):
     """Demo, one or a few GPUs, or the paper's own sizes."""
 
-    name: Literal["demo", "small_gpu", "paper"] = Field(description="name of the config file")
+    name: Scale = Field(description="name of the config file")
     title: str = Field(description="one line for --help and the report")
 
 

@@ -4,13 +4,13 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from pipeline.config.group import Group
+from pipeline.config.group import Group, Name, Seed
 
 
 class TrainingConfig(Group):
     """AdamW with warm-up and cosine decay (paper section 2)."""
 
-    name: str = Field(description="name of the config file")
+    name: Name = Field(description="name of the config file")
     steps: PositiveInt = Field(description="optimizer steps")
     global_batch_size: PositiveInt = Field(description="sequences of block_size tokens per optimizer step")
     learning_rate: PositiveFloat = Field(description="peak learning rate")
@@ -21,7 +21,7 @@ class TrainingConfig(Group):
     beta2: float = Field(0.95, ge=0, lt=1, description="AdamW beta 2")
     grad_clip: NonNegativeFloat = Field(1.0, description="largest gradient norm; 0: no clipping")
     precision: Literal["float32", "bfloat16"] = Field("bfloat16", description="arithmetic of forward and backward")
-    seed: NonNegativeInt = Field(1337, description="seed of the initial weights and of the sampler")
+    seed: Seed = Field(1337, description="seed of the initial weights and of the sampler")
     eval_interval: PositiveInt = Field(1000, description="steps between validation estimates")
     eval_windows: PositiveInt = Field(400, description="validation windows of block_size per estimate")
     sample_tokens: NonNegativeInt = Field(48, description="tokens of the text sample at each validation; 0: none")

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.compose import compose, compose_raw, group_options, shipped
-from pipeline.config import Config, nearest
+from pipeline.config import Config, ExperimentConfig, nearest
+from pipeline.config.parsing import parse_group
 from pipeline.errors import ConfigError
 from pipeline.experiment.identity import values
 from pipeline.experiment.stage import Stage
@@ -63,11 +64,13 @@ def load(overrides: list[str]) -> Experiment:
             "no experiment named; add +experiment=NAME, one of: " + ", ".join(group_options("experiment"))
         )
     raw = compose_raw(overrides)
-    scale, experiment = raw["scale"]["name"], raw["experiment"]
-    names = experiment["models"].get(scale)
+    scale = raw["scale"]["name"]
+    experiment = parse_group("experiment", raw["experiment"], "this experiment cannot be run")
+    assert isinstance(experiment, ExperimentConfig)
+    names = experiment.models.get(scale)
     if not names:
-        known = ", ".join(experiment["models"])
-        raise ConfigError(f"scale={scale}: experiment {experiment['name']} runs at {known} only")
+        known = ", ".join(experiment.models)
+        raise ConfigError(f"scale={scale}: experiment {experiment.name} runs at {known} only")
     if any(override.startswith("model=") for override in overrides):
         raise ConfigError(
             f"model=: an experiment names its models ({', '.join(names)}); "

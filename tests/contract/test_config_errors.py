@@ -23,7 +23,36 @@ def message(*overrides: str) -> str:
         (["model=demo_standard", "model.n_head=3"], ["model.n_embd=128", "divisible by the 3 heads"]),
         (["training.learning_rate=fast"], ["training.learning_rate='fast'", "number"]),
         (["training.warmup_steps=1000000"], ["training.warmup_steps=1000000", "below training.steps"]),
-        (["cluster.micro_batch_size=5"], ["training.global_batch_size", "divisible by cluster.micro_batch_size"]),
+        (["cluster.micro_batch_size=5"], ["cluster.micro_batch_size=5", "training.global_batch_size=2; 2 would"]),
+        (["scale=paper", "cluster.num_workers=16"], ["micro_batch_size=20", "num_workers=16", "=480; 15 would"]),
+        (["scale=paper", "cluster.num_workers=7"], ["cluster.num_workers=7", "global_batch_size=480; 6 would"]),
+        (["=3"], ["=3: not of the form key=value"]),
+        (["model=3"], ["model=3: no such model", "demo_standard"]),
+        (["model=nope"], ["model=nope: no such model", "demo_standard"]),
+        (["model.name="], ["model.name='': names files and folders", "letters"]),
+        (["data.name=.."], ["data.name='..': names files and folders"]),
+        (["benchmark.name=a/b"], ["benchmark.name='a/b': names files"]),
+        (["evaluation.baseline=a/b"], ["evaluation.baseline='a/b': names files"]),
+        (["paths.trained="], ["paths.trained='': must not be empty"]),
+        (["tracking.uri="], ["tracking.uri='': must not be empty"]),
+        (["model.name=null"], ["model.name=null: must be text"]),
+        (["model.n_layer=true"], ["model.n_layer=true: must be a number"]),
+        (["model.n_layer=1000000000"], ["model.n_layer=1000000000: must be less than or equal to 10000"]),
+        (["training.steps=1000000000000000000000"], ["training.steps=1000000000000000000000: must be below 2^63"]),
+        (["training.seed=18446744073709551616"], ["training.seed=18446744073709551616: must be below 2^63"]),
+        (["training.seed=4294967296"], ["training.seed=4294967296: must be less than 4294967296"]),
+        (["data.split_seed=-1"], ["data.split_seed=-1: must be greater than or equal to 0"]),
+        (["training.seed=1,2"], ["training.seed=1,2: Ambiguous value"]),
+        (["training.seed=[1"], ["training.seed=[1: not of the form"]),
+        (["hardware.link_bandwidth=inf"], ["hardware.link_bandwidth=inf: must be a finite number"]),
+        (["benchmark.contexts=[]"], ["benchmark.contexts=[]: must not be empty"]),
+        (["benchmark.tp_sizes=[]"], ["benchmark.tp_sizes=[]: must not be empty"]),
+        (["benchmark.tp_sizes=[4,4]"], ["benchmark.tp_sizes=[4, 4]: must name each once"]),
+        (["benchmark.architectures=[]"], ["benchmark.architectures=[]: must begin with standard"]),
+        (["link.links=[0mbit]"], ["link.links=['0mbit']: must be loopback or a rate"]),
+        (["data.source=abc"], ["data.source='abc': must be a list"]),
+        (["model.recipe=3"], ["model.recipe=3: must be a mapping"]),
+        (["model.n_layer.x=3"], ["model.n_layer.x=3: no such key"]),
         (["model.vocab_size=100"], ["model.vocab_size=100", "data.tokenizer_vocab_size=4096"]),
         (["engine.target=a100"], ["engine.target=a100", "sm80"]),
         (["model.n_head"], ["model.n_head", "key=value"]),
@@ -71,6 +100,36 @@ def test_an_experiment_keeps_its_own_models():
 def test_an_unknown_model_in_an_experiment():
     with pytest.raises(ConfigError, match="no model demo_krakn"):
         load(["+experiment=kraken_tp4", "experiment.models.demo=[demo_krakn]"])
+
+
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        ("experiment.models=3", "experiment.models=3: must be a mapping"),
+        (
+            "experiment.models=[demo_standard]",
+            "experiment.models=[demo_standard]: the config file has a value of another",
+        ),
+        ("experiment.models.demo=[3]", "experiment.models.demo.0=3: must be text"),
+        ("experiment.models.demo=[]", "experiment.models.demo=[]: must not be empty"),
+        ("experiment.models.demo=demo_standard", "experiment.models.demo='demo_standard': must be a list"),
+        ("experiment.models.demo=[demo_ladder,demo_ladder]", "must name each once"),
+        ("+experiment.models.dmo=[demo_ladder]", "experiment.models.dmo='dmo': must be 'demo', 'small_gpu' or 'paper'"),
+        ("experiment.name=", "experiment.name='': names files"),
+        ("experiment.stages=[nope]", "experiment.stages=['nope']: no such stage"),
+        ("experiment.stages=3", "experiment.stages=3: must be a list"),
+    ],
+)
+def test_a_bad_experiment_is_one_clear_line(override, part):
+    with pytest.raises(ConfigError) as caught:
+        load(["+experiment=kraken_tp4", override])
+    assert part in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_global_batch_that_workers_share_is_never_to_be_changed():
+    overrides = ["scale=paper", "cluster.num_workers=16", "cluster.ray_address=auto"]
+    assert "global_batch_size=480; 15 would" in message(*overrides)
+    assert compose([*overrides, "cluster.micro_batch_size=15"]).training.global_batch_size == 480
 
 
 def test_fingerprints_follow_identity_not_execution():

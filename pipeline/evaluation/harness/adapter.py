@@ -141,9 +141,11 @@ class HarnessTask:
     def version(self) -> str:
         return str(self.task.VERSION)
 
-    def settings_key(self) -> str:
-        """A name for prompt, data and metric as the task file has them."""
-        return fingerprint(self.task.dump_config())
+    def key(self) -> dict[str, str]:
+        """Names the task: its version, and our examples, or prompt, data and metric as the task file has them."""
+        if self.data is not None:
+            return {"version": self.version, "data": self.data.key()}
+        return {"version": self.version, "settings": fingerprint(self.task.dump_config())}
 
     @property
     def requests(self) -> int:

@@ -1,11 +1,10 @@
 """Scoring a model on tasks, task by task: what is kept is not scored again, and one bar covers all requests."""
 
-import dataclasses
 import hashlib
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import numpy as np
 from tqdm import tqdm
 
 from pipeline.config import Config
-from pipeline.data import Tokenizer
 from pipeline.evaluation.harness.adapter import (
     HARNESS_VERSION,
     HarnessModel,
@@ -32,8 +30,33 @@ from pipeline.results.tasks import TaskRecord
 LEAST_CLUSTERS = 20
 
 
-def open_cache(config: Config, source: ModelSource, code: dict[str, str]) -> TaskCache:
-    """Where tasks that `code` scored are kept between interruptions."""
+def score_superglue(
+    config: Config, source: ModelSource, data: Sequence[TaskData], code: dict[str, str]
+) -> tuple[list[TaskRecord], dict[str, Any]]:
+    """Records of all tasks, from the cache or scored now, and what scoring took."""
+
+    def body_of(task: HarnessTask, found: dict[str, Any]) -> dict[str, Any]:
+        return _record(task, found, config.evaluation.limit > 0).to_json()
+
+    tasks = [superglue_task(item) for item in data]
+    bodies, cost = _kept_or_scored(config, source, code, tasks, body_of)
+    return [TaskRecord.from_json(body) for body in bodies.values()], cost
+
+
+def score_named(config: Config, source: ModelSource, code: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """Entries of `tasks` for any tasks of the harness, with the harness' own metrics and standard errors."""
+    tasks = named_tasks(config.evaluation.tasks, config.evaluation.task_dir)
+    return _kept_or_scored(config, source, code, tasks, _entry)[0]
+
+
+def _kept_or_scored(
+    config: Config,
+    source: ModelSource,
+    code: dict[str, str],
+    tasks: Sequence[HarnessTask],
+    body_of: Callable[[HarnessTask, dict[str, Any]], dict[str, Any]],
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """What `body_of` makes of each task's scores, by name, kept from an earlier try where it can be; and the cost."""
     settings = config.evaluation
     common = {
         "model": source.key(),
@@ -43,66 +66,31 @@ def open_cache(config: Config, source: ModelSource, code: dict[str, str]) -> Tas
         "seed": settings.seed,
         "limit": settings.limit,
     }
-    return TaskCache(Path(config.paths.runs) / "scored-tasks", common)
-
-
-def score_superglue(
-    config: Config, source: ModelSource, data: Sequence[TaskData], code: dict[str, str]
-) -> tuple[list[TaskRecord], dict[str, Any]]:
-    """Records of all tasks, from the cache or scored now, and what scoring took."""
-    cache = open_cache(config, source, code)
-    tasks = {item.task.name: superglue_task(item) for item in data}
-    keys = {name: {"version": task.version, "data": _data_of(task).key()} for name, task in tasks.items()}
-    bodies = {name: cache.get(name, **keys[name]) for name in tasks}
-    todo = [task for name, task in tasks.items() if bodies[name] is None]
+    cache = TaskCache(Path(config.paths.runs) / "scored-tasks", common)
+    keys = {task.name: task.key() for task in tasks}  # before prompts are built: that changes a task's settings
+    bodies = {name: cache.get(name, **key) for name, key in keys.items()}
+    todo = [task for task in tasks if bodies[task.name] is None]
     cost = {"seconds": 0.0, "requests": 0, "kept_tasks": len(tasks) - len(todo)}
-    for task, found, seconds in _score_each(config, source, todo):
-        record = _record(task, found)
-        if config.evaluation.limit and record.label == "full":
-            record = dataclasses.replace(record, label="partial")
-        bodies[task.name] = record.to_json()
-        cache.put(task.name, record.to_json(), **keys[task.name])
-        cost["seconds"] += seconds
-        cost["requests"] += record.requests
-    return [TaskRecord.from_json(body) for body in bodies.values() if body is not None], cost
+    for task, found in _score_each(config, source, todo):
+        body = bodies[task.name] = body_of(task, found)
+        cache.put(task.name, body, **keys[task.name])
+        cost["seconds"] += found["seconds"]
+        cost["requests"] += task.requests
+    return {name: body for name, body in bodies.items() if body is not None}, cost
 
 
-def score_named(config: Config, source: ModelSource, code: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """Entries of `tasks` for any tasks of the harness, with the harness' own metrics and standard errors."""
-    cache = open_cache(config, source, code)
-    tasks = {task.name: task for task in named_tasks(config.evaluation.tasks, config.evaluation.task_dir)}
-    keys = {name: {"version": task.version, "settings": task.settings_key()} for name, task in tasks.items()}
-    entries = {name: cache.get(name, **keys[name]) for name in tasks}
-    todo = [task for name, task in tasks.items() if entries[name] is None]
-    for task, found, seconds in _score_each(config, source, todo):
-        values = {metric: value for metric, (value, _) in found["metrics"].items()}
-        errors = {metric: error for metric, (_, error) in found["metrics"].items()}
-        first = next(iter(values), None)
-        entry = {
-            "metric": first,
-            "score": None if first is None else values[first],
-            "standard_error": None if first is None else errors[first],
-            "metrics": values,
-            "metric_standard_errors": errors,
-            "items": len(found["samples"]),
-            "requests": task.requests,
-            "truncated_requests": found["truncated"],
-            "task_version": task.version,
-            "seconds": seconds,
-        }
-        entries[task.name] = entry
-        cache.put(task.name, entry, **keys[task.name])
-    return {name: entry for name, entry in entries.items() if entry is not None}
-
-
-def _score_each(config: Config, source: ModelSource, tasks: Sequence[HarnessTask]) -> Any:
-    """Yield (task, what it scored, seconds) as each is done. Everything that can be wrong is looked at first."""
+def _score_each(
+    config: Config, source: ModelSource, tasks: Sequence[HarnessTask]
+) -> Iterator[tuple[HarnessTask, dict[str, Any]]]:
+    """Each task and what it scored, as it is done. Everything that can be wrong is looked at first."""
     if not tasks:
         return
-    tokenizer = source.tokenizer()
-    _build(config, tasks, tokenizer)
+    settings, cluster, tokenizer = config.evaluation, config.cluster, source.tokenizer()
+    print(f"{config.model.name}: building the prompts of {len(tasks)} tasks", file=sys.stderr, flush=True)
+    for task in tasks:
+        task.build(settings.n_shot, settings.seed, settings.limit)
+    check_representable(tasks, tokenizer, config.model.vocab_size)
     total = sum(task.requests for task in tasks)
-    cluster = config.cluster
     with (
         open_scorer(source, cluster.device, cluster.evaluation_batch_size, cluster.evaluation_tp_size) as scorer,
         tqdm(total=total, unit="req", desc=config.model.name, file=sys.stderr, dynamic_ncols=True) as bar,
@@ -112,21 +100,33 @@ def _score_each(config: Config, source: ModelSource, tasks: Sequence[HarnessTask
             bar.set_postfix_str(task.name)
             truncated = scorer.counts.truncated
             started = time.perf_counter()
-            found = task.score(model, config.evaluation.bootstrap_iters if task.data is None else 0)
-            found["truncated"] = scorer.counts.truncated - truncated
-            yield task, found, time.perf_counter() - started
+            found = task.score(model, settings.bootstrap_iters if task.data is None else 0)
+            took = {"seconds": time.perf_counter() - started, "truncated": scorer.counts.truncated - truncated}
+            yield task, found | took
 
 
-def _build(config: Config, tasks: Sequence[HarnessTask], tokenizer: Tokenizer) -> None:
-    settings = config.evaluation
-    print(f"{config.model.name}: building the prompts of {len(tasks)} tasks", file=sys.stderr, flush=True)
-    for task in tasks:
-        task.build(settings.n_shot, settings.seed, settings.limit)
-    check_representable(tasks, tokenizer, config.model.vocab_size)
+def _entry(task: HarnessTask, found: dict[str, Any]) -> dict[str, Any]:
+    values = {metric: value for metric, (value, _) in found["metrics"].items()}
+    errors = {metric: error for metric, (_, error) in found["metrics"].items()}
+    first = next(iter(values), None)
+    return {
+        "metric": first,
+        "score": None if first is None else values[first],
+        "standard_error": None if first is None else errors[first],
+        "metrics": values,
+        "metric_standard_errors": errors,
+        "items": len(found["samples"]),
+        "requests": task.requests,
+        "truncated_requests": found["truncated"],
+        "task_version": task.version,
+        "seconds": found["seconds"],
+    }
 
 
-def _record(task: HarnessTask, found: dict[str, Any]) -> TaskRecord:
-    data, samples = _data_of(task), found["samples"]
+def _record(task: HarnessTask, found: dict[str, Any], is_part: bool) -> TaskRecord:
+    """`is_part`: not every question was asked."""
+    data, samples = task.data, found["samples"]
+    assert data is not None  # superglue_task sets it
     metric = data.task.metric
     values = np.array([float(sample[metric]) for sample in samples])
     digest = hashlib.sha256("".join(sample["doc_hash"] for sample in samples).encode())
@@ -141,7 +141,7 @@ def _record(task: HarnessTask, found: dict[str, Any]) -> TaskRecord:
         majority=_majority(samples) if metric == "acc" else None,
         requests=task.requests,
         truncated=found["truncated"],
-        label=data.label,
+        label="partial" if is_part and data.label == "full" else data.label,
         notes=data.notes,
     )
 
@@ -159,8 +159,3 @@ def _clusters(samples: list[dict[str, Any]], key: str | None) -> np.ndarray:
 def _majority(samples: list[dict[str, Any]]) -> float:
     """Accuracy of always giving the commonest label."""
     return max(Counter(sample["doc"]["label"] for sample in samples).values()) / len(samples)
-
-
-def _data_of(task: HarnessTask) -> TaskData:
-    assert task.data is not None  # superglue_task sets it
-    return task.data

@@ -1,19 +1,32 @@
-"""Writing that leaves nothing half done: to a temporary name first, then renamed."""
+"""Writing that leaves nothing half done (to a temporary name first, then renamed) and replaces only what is our own."""
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import OutputError
 
 VARIANT = "~"  # in a file's or folder's name, before the digits that stand for overridden settings
+
+# the files by which a folder that the pipeline made is known, each with keys that it has
+MARKS = {
+    "manifest.json": {"shards", "tokenizer"},  # tokens
+    "config.json": {"model", "weights"},  # a trained model
+    "engine.json": {"key"},  # an engine
+    "spec.json": {"engine"},  # an engine whose engine.json was not written yet
+    "state.json": {"step", "fingerprint"},  # a checkpoint
+}
+NO_LOCKS_HERE = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # some network file systems
+POLL_S = 0.2
 
 
 def plain_name(name: str) -> str:
@@ -48,17 +61,66 @@ def check_writable(folder: Path, needed_bytes: int = 0, hint: str = "paths.*") -
         )
 
 
+def check_replaceable(path: Path) -> None:
+    """Raise OutputError where `path` is a folder that is neither empty nor one that the pipeline made."""
+    if path.is_dir() and any(path.iterdir()) and not any(_is_mark(path / name, keys) for name, keys in MARKS.items()):
+        raise OutputError(
+            f"{path} is not replaced: it is a folder that this pipeline did not make. Move it away, or choose another "
+            "name or another folder with paths.*="
+        )
+
+
+def _is_mark(path: Path, keys: set[str]) -> bool:
+    try:
+        body = read_json(path)
+    except (OSError, ValueError):
+        return False
+    return isinstance(body, dict) and keys <= body.keys()
+
+
+@contextlib.contextmanager
+def locked(path: Path, wait_s: float, in_use: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold the lock file `path`, or raise OutputError(in_use) where another process keeps it longer than `wait_s`.
+
+    `waiting` is called once where it is not free at once. The lock goes with its process, however that ends.
+    """
+    deadline = time.monotonic() + wait_s
+    with path.open("a") as file:
+        while not _taken(file.fileno()):
+            if time.monotonic() > deadline:
+                raise OutputError(in_use)
+            if waiting:
+                waiting()
+                waiting = None
+            time.sleep(POLL_S)
+        yield
+
+
+def _taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_LOCKS_HERE:
+            raise
+    return True
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; rename it to `path` when the block ends without error.
 
-    Works for files and for folders. Raises OutputError when the disk is full.
+    Works for files and for folders; through a link, on the disk it leads to. Raises OutputError when the disk is full,
+    and where a folder of another kind than the pipeline's own would be replaced.
     """
+    path = path.resolve() if path.is_symlink() else path
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         if temporary.is_dir() and path.exists():  # a folder cannot be renamed over a full one
+            check_replaceable(path)
             old = path.with_name(f".{path.name}.{os.getpid()}.old")
             path.replace(old)
             temporary.replace(path)

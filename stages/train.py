@@ -53,6 +53,7 @@ def run(work: "Work", log: "StageRun") -> None:
         identity,
         work.device_flops(),
     )
+    files.check_replaceable(trained)
     for folder in (trained, work.result.parent):
         files.check_writable(folder.parent)
     data = runs.check_before(job)

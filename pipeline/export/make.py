@@ -64,6 +64,7 @@ def make(
     if engine_folder.is_current(folder, key):
         return Made(engine_folder.read(folder), True)
 
+    files.check_replaceable(folder)
     files.check_writable(folder.parent, _bytes_needed(spec), hint="paths.engines")
     with files.atomic_path(folder) as temporary:
         temporary.mkdir()

@@ -1,6 +1,7 @@
 """How fast training goes, and how near to the hardware's peak where that is known."""
 
 import re
+import sys
 import time
 from collections.abc import Mapping
 
@@ -55,9 +56,10 @@ class Throughput:
 
 
 def memory_bytes(device: torch.device) -> int:
-    """Peak bytes on the GPU, or this process's peak resident set."""
+    """Peak bytes on the GPU, or this process's peak resident set, which macOS counts in bytes and Linux in KiB."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

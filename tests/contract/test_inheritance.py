@@ -79,7 +79,7 @@ def test_later_files_win_field_by_field(folder: Path) -> None:
         ),
         ("defaults: [a, _self_]\nname: a\n", r"conf/link/a\.yaml: inherits itself"),
         ("defaults: [slow, _self_]\nname: a\nspeed: 3\n", r"conf/link/a\.yaml: link\.speed: no such key"),
-        ("defaults: [slow, _self_]\nname: a\nlinks: [9]\n", r"link\.links\.0=9: must be a valid string"),
+        ("defaults: [slow, _self_]\nname: a\nlinks: [9]\n", r"link\.links\.0=9: must be text"),
     ],
 )
 def test_what_cannot_be_inherited_is_named(folder: Path, body: str, message: str) -> None:

@@ -2,12 +2,16 @@
 
 import json
 import os
+import resource
 import subprocess
+import sys
 
 import pytest
+import torch
 
 from pipeline import files, provenance
 from pipeline.errors import OutputError
+from pipeline.training.throughput import memory_bytes
 
 
 def test_an_error_leaves_the_old_file_and_no_temporary(tmp_path):
@@ -23,11 +27,39 @@ def test_an_error_leaves_the_old_file_and_no_temporary(tmp_path):
 def test_a_folder_is_replaced_whole(tmp_path):
     target = tmp_path / "engines"
     for content in ("old", "new"):
-        with files.atomic_path(target) as temporary:
-            temporary.mkdir()
-            (temporary / content).write_text(content)
-    assert [path.name for path in target.iterdir()] == ["new"]
+        write_folder(target, content)
+    assert sorted(path.name for path in target.iterdir()) == ["engine.json", "new"]
     assert [path.name for path in tmp_path.iterdir()] == ["engines"]
+
+
+def write_folder(target, content):
+    with files.atomic_path(target) as temporary:
+        temporary.mkdir()
+        (temporary / content).write_text(content)
+        files.write_json(temporary / "engine.json", {"key": content})
+
+
+@pytest.mark.parametrize("mark", ["", "{", "[]", '{"architectures": ["GPT2LMHeadModel"]}'])
+def test_a_folder_that_is_not_ours_is_never_replaced(tmp_path, mark):
+    target = tmp_path / "precious"
+    target.mkdir()
+    (target / "thesis.txt").write_text("years")
+    if mark:
+        (target / "config.json").write_text(mark)
+    before = sorted(path.name for path in target.iterdir())
+    with pytest.raises(OutputError, match="precious is not replaced"):
+        write_folder(target, "new")
+    assert sorted(path.name for path in target.iterdir()) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+
+
+def test_a_link_to_a_folder_on_another_disk_stays_one(tmp_path):
+    (tmp_path / "large").mkdir()
+    (tmp_path / "tokens").symlink_to(tmp_path / "large")
+    for content in ("old", "new"):
+        write_folder(tmp_path / "tokens", content)
+    assert (tmp_path / "tokens").is_symlink() and (tmp_path / "large/new").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["large", "tokens"]
 
 
 def test_nan_is_no_result(tmp_path):
@@ -92,3 +124,13 @@ def test_variants_of_a_name_lie_beside_it(tmp_path):
     ]
     assert [one.name for one in files.variants(tmp_path / "e-tp4-x")] == ["e-tp4-x~0000ff", "e~123456-tp4-x"]
     assert files.variants(tmp_path / "nothing" / "there") == []
+
+
+def test_peak_memory_is_in_bytes_where_the_system_counts_so(monkeypatch):
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    monkeypatch.setattr(resource, "getrusage", lambda who: usage)
+    peaks = []
+    for system in ("linux", "darwin"):
+        monkeypatch.setattr(sys, "platform", system)
+        peaks.append(memory_bytes(torch.device("cpu")))
+    assert peaks == [usage.ru_maxrss * 1024, usage.ru_maxrss]

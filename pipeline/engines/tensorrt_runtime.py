@@ -100,10 +100,6 @@ class TensorRTEngine:
         torch.cuda.current_stream(self.device).wait_stream(self.main)
         return first
 
-    def decode(self, tokens: Tensor) -> Tensor:  # (B,) -> (B,)
-        """Built for the first token only."""
-        raise ValueError("a TensorRT engine of this project computes the first token only: it keeps no cache")
-
     def _prepare(self, batch: int, length: int) -> Buffers:
         """Allocate every tensor between segments, tell the contexts, and capture one forward."""
         sizes = dimension_sizes(batch, length, 1)

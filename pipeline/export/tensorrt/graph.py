@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from pipeline.export.heads import torch_dtype
 from pipeline.export.tensorrt.program import Program, Run, Start, Wait
 
 Dim = int | str  # a size, or the name of one that varies: batch, tokens (and its two halves), outputs
@@ -58,7 +59,7 @@ class Graph:
     def __init__(self, trt: Any, builder: Any, tp_size: int, mode: str, dtype: str) -> None:
         self.trt, self.builder = trt, builder
         self.tp_size, self.segmented = tp_size, mode == "segmented"
-        self.dtype = {"float32": trt.float32, "float16": trt.float16, "bfloat16": trt.bfloat16}[dtype]
+        self.dtype = torch_dtype(dtype)
         self.segments: list[Segment] = []
         self.program = Program()
         self.collectives = 0

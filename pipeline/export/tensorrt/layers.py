@@ -23,35 +23,29 @@ class Layers:
         self, graph: Graph, config: ModelConfig, shape: LocalShape, head_dim: int, weights: RankWeights
     ) -> None:
         self.graph, self.config, self.shape, self.head_dim = graph, config, shape, head_dim
-        self.weights = weights
-        self.names = set(weights.names())
-        self.zeros: Tensor | None = None
+        self.weights, self.names = weights, set(weights.names())
 
     def parameter(self, name: str, way: int | None, shape: tuple[int, ...]) -> Any:
         """A parameter, of one way where it has that axis, as a constant of `shape`."""
         key = name if way is None else f"{name}[{way}]"
-        if key not in self.graph.current.constants:
-            tensor = self.weights.read(name)
-            part = tensor if way is None else tensor[way]
-            self.graph.current.constants[key] = self._constant(key, part.reshape(shape))
-        return self.graph.current.constants[key]
+        if key in self.graph.current.constants:
+            return self.graph.current.constants[key]
+        tensor = self.weights.read(name)
+        return self._constant(key, (tensor if way is None else tensor[way]).reshape(shape))
 
     def _constant(self, name: str, tensor: Tensor) -> Any:
-        tensor = tensor.contiguous()
-        self.graph.kept.append(tensor)
-        trt = self.graph.trt
-        kinds = {torch.float32: trt.float32, torch.float16: trt.float16, torch.bfloat16: trt.bfloat16}
-        kinds |= {torch.int32: trt.int32, torch.int64: trt.int64}
-        layer = self.graph.network.add_constant(
-            tuple(tensor.shape), trt.Weights(kinds[tensor.dtype], tensor.data_ptr(), tensor.numel())
-        )
-        layer.name = name
-        return layer.get_output(0)
-
-    def _shared(self, key: str, tensor: Tensor) -> Any:
-        if key not in self.graph.current.constants:
-            self.graph.current.constants[key] = self._constant(key, tensor)
-        return self.graph.current.constants[key]
+        """A constant, made once a segment."""
+        constants, trt = self.graph.current.constants, self.graph.trt
+        if name not in constants:
+            tensor = tensor.contiguous()
+            self.graph.kept.append(tensor)
+            kinds = {torch.float32: trt.float32, torch.float16: trt.float16, torch.bfloat16: trt.bfloat16}
+            kinds |= {torch.int32: trt.int32, torch.int64: trt.int64}
+            numbers = trt.Weights(kinds[tensor.dtype], tensor.data_ptr(), tensor.numel())
+            layer = self.graph.network.add_constant(tuple(tensor.shape), numbers)
+            layer.name = name
+            constants[name] = layer.get_output(0)
+        return constants[name]
 
     def _elementwise(self, a: Any, b: Any, kind: str) -> Any:
         operation = getattr(self.graph.trt.ElementWiseOperation, kind)
@@ -70,12 +64,8 @@ class Layers:
         return self.graph.value(self._scaled(self.graph.use(x), factor, 3), x.shape)
 
     def _scaled(self, tensor: Any, factor: float, rank: int) -> Any:
-        constant = torch.full((1,) * rank, factor, dtype=torch.float32).to(self._dtype())
-        return self._elementwise(tensor, self._shared(f"factor {factor!r} {rank}", constant), "PROD")
-
-    def _dtype(self) -> torch.dtype:
-        trt = self.graph.trt
-        return {trt.float32: torch.float32, trt.float16: torch.float16, trt.bfloat16: torch.bfloat16}[self.graph.dtype]
+        constant = torch.full((1,) * rank, factor, dtype=torch.float32).to(self.graph.dtype)
+        return self._elementwise(tensor, self._constant(f"factor {factor!r} {rank}", constant), "PROD")
 
     def embed(self) -> Value:  # tokens (B, T), positions (T,) -> (B, T, d)
         """Token plus position embedding."""
@@ -94,7 +84,7 @@ class Layers:
         if f"{name}.bias" in self.names:
             bias = self.parameter(f"{name}.bias", way, (1, 1, d))
         else:
-            bias = self._shared("no bias", torch.zeros(1, 1, d, dtype=self._dtype()))
+            bias = self._constant("no bias", torch.zeros(1, 1, d, dtype=self.graph.dtype))
         layer = self.graph.network.add_normalization_v2(self.graph.use(x), scale, bias, FEATURES)
         layer.epsilon = self.config.layer_norm_eps
         layer.name = f"{name}[{way}]"
@@ -158,8 +148,8 @@ class Layers:
         key = f"sizes {x.shape[1]} {last}"
         if key not in constants:
             shape = self.graph.network.add_shape(self.graph.use(x)).get_output(0)
-            keep = self._shared("keep two sizes", torch.from_numpy(np.array([1, 1, 0], dtype=np.int64)))
-            add = self._shared(f"last size {last}", torch.tensor([0, 0, last], dtype=torch.int64))
+            keep = self._constant("keep two sizes", torch.from_numpy(np.array([1, 1, 0], dtype=np.int64)))
+            add = self._constant(f"last size {last}", torch.tensor([0, 0, last], dtype=torch.int64))
             constants[key] = self._elementwise(self._elementwise(shape, keep, "PROD"), add, "SUM")
         return constants[key]
 
@@ -176,7 +166,7 @@ class Layers:
         tensor = graph.use(x)
         shape = network.add_shape(tensor).get_output(0)
         one_more, by_two, tokens_only = (
-            self._shared(f"sizes {numbers}", torch.tensor(numbers, dtype=torch.int64))
+            self._constant(f"sizes {numbers}", torch.tensor(numbers, dtype=torch.int64))
             for numbers in ([0, 1, 0], [1, 2, 1], [0, 1, 0])
         )
         first = self._elementwise(self._elementwise(shape, one_more, "SUM"), by_two, "FLOOR_DIV")

@@ -59,7 +59,7 @@ def entries(spec: EngineSpec, rank: int, names: Iterable[str]) -> dict[str, Entr
 
     for layer in range(model.n_layer):
         for way in range(shape.n_ways):
-            prefix = layer_prefix(spec, layer, way)
+            prefix = f"transformer.layers.{layer}" + (f".ways.{way}" if has_ways(model) else "")
             for ours, theirs in PARTS.items():
                 name = f"blocks.{layer}.{ours}"
                 if f"{name}.weight" not in known:
@@ -73,7 +73,9 @@ def entries(spec: EngineSpec, rank: int, names: Iterable[str]) -> dict[str, Entr
     if "concat.project.weight" in known:
         found["transformer.concat.weight"] = Entry((d, shape.n_ways * d), "concat.project.weight")
     norm("transformer.ln_f", "ln_f")
-    found[HEAD] = Entry((padded_vocab(spec) // spec.tp_size, d), "wte.weight")
+    found[HEAD] = Entry(
+        (math.ceil(model.vocab_size / spec.tp_size), d), "wte.weight"
+    )  # column-parallel, in equal parts
     left_out = sorted(known - {entry.source for entry in found.values()})
     if left_out:
         raise ConfigError(
@@ -81,16 +83,6 @@ def entries(spec: EngineSpec, rank: int, names: Iterable[str]) -> dict[str, Entr
             f"{', '.join(left_out[:4])}; engine=tensorrt needs none"
         )
     return found
-
-
-def layer_prefix(spec: EngineSpec, layer: int, way: int) -> str:
-    """The name of one way of one layer."""
-    return f"transformer.layers.{layer}" + (f".ways.{way}" if has_ways(spec.model) else "")
-
-
-def padded_vocab(spec: EngineSpec) -> int:
-    """Vocabulary rows over all ranks: TensorRT-LLM's head is column-parallel, in equal parts."""
-    return math.ceil(spec.model.vocab_size / spec.tp_size) * spec.tp_size
 
 
 class RankTensors:

@@ -19,7 +19,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from pipeline.benchmark.protocol import rotated
 from pipeline.config import ModelConfig
 from pipeline.engines.torch import TorchEngine
-from pipeline.models import WHOLE
+from pipeline.models import build_model
 from pipeline.results.statistics import Compared, median, speedup_interval
 
 SHAPE = {"n_layer": 12, "n_head": 12, "n_embd": 768, "vocab_size": 50304}
@@ -27,7 +27,7 @@ WARMUP = 3
 
 
 def ours(bias: bool) -> TorchEngine:
-    return TorchEngine.build(ModelConfig(name="gpt2", architecture="standard", bias=bias, **SHAPE), WHOLE)
+    return TorchEngine(build_model(ModelConfig(name="gpt2", architecture="standard", bias=bias, **SHAPE)))
 
 
 def theirs() -> GPT2LMHeadModel:

@@ -1,14 +1,10 @@
 """The engine that runs everywhere: the model's own forward, eager on CPU, eager or one CUDA graph on a GPU."""
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
 from pipeline.communication import LOCAL, Communicator
-from pipeline.config.model import ModelConfig
-from pipeline.models import KeyValueCache, Placement, Transformer, build_model
-from pipeline.models.checkpoint import load_model
+from pipeline.models import KeyValueCache, Transformer
 
 CAPTURE_WARMUP = 3
 
@@ -24,32 +20,6 @@ class TorchEngine:
         self.cache: KeyValueCache | None = None
         self._graphs: dict[tuple[object, ...], _Captured] = {}
         self._graph: _Captured | None = None
-
-    @classmethod
-    def build(
-        cls,
-        config: ModelConfig,
-        placement: Placement,
-        communicator: Communicator = LOCAL,
-        seed: int = 1337,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-    ) -> "TorchEngine":
-        """Random weights drawn straight on this rank's part: no process ever holds the whole model."""
-        return cls(build_model(config, placement, seed, device, dtype), communicator)
-
-    @classmethod
-    def load(
-        cls,
-        folder: Path,
-        config: ModelConfig,
-        placement: Placement,
-        communicator: Communicator = LOCAL,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-    ) -> "TorchEngine":
-        """A trained model's part of this rank, read slice by slice; raises CheckpointError."""
-        return cls(load_model(folder, config, placement, device, dtype), communicator)
 
     def keep_cache(self, batch_size: int, capacity: int) -> None:
         """Allocate the keys and values that `decode` continues from; `prefill` fills them from now on."""
@@ -78,12 +48,8 @@ class TorchEngine:
             self._graphs[named] = _Captured(self, tokens)
         self._graph = self._graphs[named]
 
-    def eager(self) -> None:
-        """Back to launching kernel by kernel; captured graphs are kept for the next `capture`."""
-        self._graph = None
-
     def release_graphs(self) -> None:
-        """Forget all graphs and their memory."""
+        """Back to launching kernel by kernel: forget all graphs and their memory."""
         self._graphs.clear()
         self._graph = None
 

@@ -119,7 +119,7 @@ def missing(engine: EngineConfig) -> list[str]:
 def maker_of(spec: EngineSpec, engine: EngineConfig) -> Maker:
     """What makes this kind of engine; raises where it cannot be made here."""
     if spec.engine == "tensorrt":
-        from pipeline.export.tensorrt.maker import TensorRTMaker
+        from pipeline.export.tensorrt.build import TensorRTMaker
 
         return TensorRTMaker(spec)
     if spec.engine == "checkpoint":

@@ -142,10 +142,12 @@ def test_a_rank_that_fails_shows_its_log(group):
 
 def test_a_shard_is_built_without_the_whole_model(monkeypatch):
     """Random weights come straight on the shard: no tensor of the whole model's size is ever made."""
-    from pipeline.engines.torch import TorchEngine
+    from pipeline.benchmark.ranks.bench import Bench
     from pipeline.models import Placement
 
     shape = config("kraken", 4, n_embd=48)
     whole = sum(parameter.numel() for parameter in build_model(shape, device="meta", seed=None).blocks.parameters())
-    engine = TorchEngine.build(shape, Placement(1, 4))
-    assert sum(parameter.numel() for parameter in engine.model.blocks.parameters()) * 4 == whole
+    bench = Bench(Placement(1, 4), torch.device("cpu"), "float32", 1337, False, {})
+    bench.build({"kraken": shape}, {}, shared=False)
+    model = bench.engines["kraken"].model
+    assert sum(parameter.numel() for parameter in model.blocks.parameters()) * 4 == whole

@@ -15,7 +15,8 @@ from pipeline.communication import Communicator, CountingCommunicator
 from pipeline.config import ModelConfig
 from pipeline.engines.arena import arena_size, build_on_arena, make_arena
 from pipeline.engines.torch import TorchEngine
-from pipeline.models import Placement
+from pipeline.models import Placement, build_model
+from pipeline.models.checkpoint import load_model
 
 
 class Bench:
@@ -55,12 +56,12 @@ class Bench:
         where: dict[str, Any] = {"device": self.device, "dtype": self.dtype}
         for architecture, config in configs.items():
             if arena is not None:
-                engine = TorchEngine(build_on_arena(config, self.placement, arena))
+                model = build_on_arena(config, self.placement, arena)
             elif architecture in folders:
-                engine = TorchEngine.load(Path(folders[architecture]), config, self.placement, **where)
+                model = load_model(Path(folders[architecture]), config, self.placement, **where)
             else:
-                engine = TorchEngine.build(config, self.placement, seed=self.seed, **where)
-            self.engines[architecture] = engine
+                model = build_model(config, self.placement, self.seed, **where)
+            self.engines[architecture] = TorchEngine(model)
             self.steps += 1
 
     def tokens(self, context: int, batch_size: int) -> Tensor:  # (B, T)
@@ -91,7 +92,6 @@ class Bench:
         engine = self.engines[variant.architecture]
         counting = CountingCommunicator(self.modes[variant.mode])
         engine.communicator = counting
-        engine.eager()
         self.barrier()
         before = reset_peak(self.device)
         sampled = engine.prefill(tokens).cpu()

@@ -63,7 +63,6 @@ class RankWorker(Bench):
                 recorder = SpanRecorder(clock_for(self.device))
                 spans = SpanCommunicator(self.communicator, recorder)
                 engine.communicator = spans
-                engine.eager()
                 self.barrier()
                 with watched(engine.model, recorder, spans), recorder.span("other", "rest"):
                     engine.prefill(tokens)

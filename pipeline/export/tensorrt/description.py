@@ -6,10 +6,11 @@ from typing import Any
 from pipeline.export.spec import EngineSpec
 from pipeline.export.tensorrt.graph import Dim, Segment, dimension_sizes
 
+Ranges = dict[str, tuple[int, int, int]]  # least, usual and greatest size by dimension
 USUAL_TOKENS = 128  # the shape TensorRT tunes for: the paper's short prompt
 
 
-def dimension_ranges(spec: EngineSpec, least_tokens: int = 1) -> dict[str, tuple[int, int, int]]:
+def dimension_ranges(spec: EngineSpec, least_tokens: int) -> Ranges:
     """Least, usual and greatest size of every dimension that varies."""
     longest = spec.max_input_len
     least = dimension_sizes(1, least_tokens, 1)
@@ -18,9 +19,8 @@ def dimension_ranges(spec: EngineSpec, least_tokens: int = 1) -> dict[str, tuple
     return {name: (least[name], usual[name], greatest[name]) for name in least}
 
 
-def profile_shapes(segment: Segment, spec: EngineSpec, least_tokens: int = 1) -> dict[str, tuple[tuple[int, ...], ...]]:
+def profile_shapes(segment: Segment, ranges: Ranges) -> dict[str, tuple[tuple[int, ...], ...]]:
     """Least, usual and greatest shape of every input of a segment."""
-    ranges = dimension_ranges(spec, least_tokens)
 
     def size(dim: Dim, which: int) -> int:
         return ranges[dim][which] if isinstance(dim, str) else dim
@@ -31,7 +31,7 @@ def profile_shapes(segment: Segment, spec: EngineSpec, least_tokens: int = 1) ->
     }
 
 
-def describe_segment(trt: Any, segment: Segment, spec: EngineSpec, least_tokens: int = 1) -> dict[str, Any]:
+def describe_segment(segment: Segment, ranges: Ranges) -> dict[str, Any]:
     """A network definition as JSON data, counted on the network itself."""
     network = segment.network
     kinds = Counter(network.get_layer(index).type.name.lower() for index in range(network.num_layers))
@@ -42,7 +42,7 @@ def describe_segment(trt: Any, segment: Segment, spec: EngineSpec, least_tokens:
         "collectives_inside": kinds["dist_collective"],
         "inputs": {
             name: {"shape": list(segment.inputs[name].shape), "profile": [list(shape) for shape in shapes]}
-            for name, shapes in profile_shapes(segment, spec, least_tokens).items()
+            for name, shapes in profile_shapes(segment, ranges).items()
         },
         "outputs": {name: {"shape": list(value.shape)} for name, value in segment.outputs.items()},
     }

@@ -25,7 +25,6 @@ from pipeline.export import folder as engine_folder
 from pipeline.export.spec import FILE as SPEC
 from pipeline.export.spec import EngineSpec
 from pipeline.export.tensorrt_llm.environment import Environment, check_versions
-from pipeline.export.tensorrt_llm.maker import benchmark_spec
 from pipeline.results.engine import EngineResult
 from pipeline.results.ttft import BASELINE, RunRow, TtftRow
 
@@ -96,8 +95,16 @@ def time_tensorrt_llm(
         for name, folder in folders.items():
             spec = EngineSpec.read(folder / SPEC)
             tokens = random_prompt(spec.model.vocab_size, context, batch_size, SEED).tolist()
-            repeats = (rules.repeats_min, rules.repeats_max)
-            told = benchmark_spec(folder, spec, tokens, rules.warmup_min, repeats, rules.time_limit_s)
+            told = {
+                "action": "benchmark",
+                "engine_dir": str(folder.absolute()),
+                "tp_size": spec.tp_size,
+                "tokens": tokens,
+                "warmup": rules.warmup_min,
+                "repeats_min": rules.repeats_min,
+                "repeats_max": rules.repeats_max,
+                "time_limit_s": rules.time_limit_s,
+            }
             found = environment.run(told, [folder.absolute()])
             if found.exit_code != 0 or not found.samples_ms:
                 raise RunError(f"{folder}: timing ended with {found.exit_code}: {found.tail}")

@@ -3,7 +3,7 @@
 import contextlib
 import datetime
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,7 @@ import torch.multiprocessing as multiprocessing
 
 from pipeline.communication.distributed import DistributedCommunicator
 from pipeline.errors import RunError
-from pipeline.evaluation.scoring.requests import Request, Score, Tokens
-from pipeline.evaluation.scoring.scorer import Progress, Scorer, _ignore
+from pipeline.evaluation.scoring.scorer import Scorer
 from pipeline.evaluation.scoring.source import ModelSource
 from pipeline.models import Placement
 
@@ -59,24 +58,6 @@ def open_scorer(source: ModelSource, device: str, batch_size: int, tp_size: int 
                     process.kill()
 
 
-class LeadingScorer(Scorer):
-    """Rank 0: tells the others each call before making it."""
-
-    def loglikelihood(self, requests: Sequence[Request], progress: Progress = _ignore) -> list[Score]:
-        _broadcast(("loglikelihood", (list(requests),)))
-        return super().loglikelihood(requests, progress)
-
-    def generate(
-        self,
-        prompts: Sequence[Tokens],
-        max_new_tokens: int,
-        is_finished: Callable[[Tokens], bool] | None = None,
-        progress: Progress = _ignore,
-    ) -> list[Tokens]:
-        _broadcast(("generate", (list(prompts), max_new_tokens)))
-        return super().generate(prompts, max_new_tokens, is_finished, progress)
-
-
 def _join(rank: int, tp_size: int, meeting: str, source: ModelSource, device: str, batch_size: int) -> Scorer:
     own = f"cuda:{rank}" if device == "cuda" else device
     if device == "cuda":
@@ -84,9 +65,10 @@ def _join(rank: int, tp_size: int, meeting: str, source: ModelSource, device: st
     backend = "nccl" if device == "cuda" else "gloo"
     dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=tp_size, timeout=TIMEOUT)
     model = source.load(Placement(rank, tp_size), own)
-    kind = LeadingScorer if rank == 0 else Scorer
-    scorer = kind(model, DistributedCommunicator(), batch_size)
+    scorer = Scorer(model, DistributedCommunicator(), batch_size)
     scorer.agree = lambda stop: bool(_broadcast(stop))
+    if rank == 0:
+        scorer.announce = lambda name, *arguments: _broadcast((name, arguments))
     return scorer
 
 

@@ -47,10 +47,12 @@ class Scorer:
         self.batch_tokens = CPU_BATCH_TOKENS if self.device.type == "cpu" else GPU_BATCH_TOKENS
         self.counts = Counts()
         self.agree: Callable[[bool], bool] = lambda stop: stop  # ranks replace it by rank 0's word
+        self.announce: Callable[..., object] = lambda *call: None  # rank 0 tells the others by it
 
     @torch.inference_mode()
     def loglikelihood(self, requests: Sequence[Request], progress: Progress = _ignore) -> list[Score]:
         """A score for each request, in their order; `progress` is told how many more are done."""
+        self.announce("loglikelihood", list(requests))
         work = plan(requests, self.block_size, self.batch_size, self.batch_tokens)
         self.counts.requests += len(requests)
         self.counts.truncated += work.truncated
@@ -147,6 +149,7 @@ class Scorer:
         Prompts are cut from the left so that prompt and continuation fit block_size. Raises ValueError
         where max_new_tokens leaves no room for a prompt.
         """
+        self.announce("generate", list(prompts), max_new_tokens)
         room = self.block_size - max_new_tokens
         if room < 1:
             raise ValueError(f"{max_new_tokens} new tokens leave no room for a prompt in block_size={self.block_size}")

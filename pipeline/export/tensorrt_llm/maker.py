@@ -94,19 +94,3 @@ def _no_cache(version: str) -> str:
     """The flag that leaves the KV cache out: an engine for the first token alone."""
     numbers = tuple(int(part) for part in version.split(".")[:2])
     return "--paged_kv_cache=disable" if numbers < (0, 13) else "--kv_cache_type=disabled"
-
-
-def benchmark_spec(
-    folder: Path, spec: EngineSpec, tokens: list[list[int]], warmup: int, repeats: tuple[int, int], time_limit_s: float
-) -> dict[str, Any]:
-    """What the worker is told to time; the paper's tool had 2 warm-ups, at least 10 runs and at least 60 s."""
-    return {
-        "action": "benchmark",
-        "engine_dir": str(folder.absolute()),
-        "tp_size": spec.tp_size,
-        "tokens": tokens,
-        "warmup": warmup,
-        "repeats_min": repeats[0],
-        "repeats_max": repeats[1],
-        "time_limit_s": time_limit_s,
-    }

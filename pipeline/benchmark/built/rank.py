@@ -42,7 +42,7 @@ class EngineWorker:
             self.peers.barrier()
             taken = lap(lambda: self.engines[name].prefill(tokens), self.peers.device)
             self.steps += 1
-            return taken.host_ms, taken.device_ms
+            return taken
 
         rounds = run_rounds(list(self.engines), timed, self.peers.maximum, Rules(**rules))
         agreed = {name: self.peers.agree_on(engine.prefill(tokens).cpu()) for name, engine in self.engines.items()}

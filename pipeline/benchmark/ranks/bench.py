@@ -85,7 +85,7 @@ class Bench:
         self.barrier()
         taken = lap(lambda: engine.prefill(tokens), self.device)
         self.steps += 1
-        return taken.host_ms, taken.device_ms
+        return taken
 
     def details(self, variant: Variant, tokens: Tensor) -> tuple[dict[str, Any], Tensor]:
         """Collectives, bytes and peak memory of one forward, and the tokens (B,) it sampled."""

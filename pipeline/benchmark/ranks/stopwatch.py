@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,20 +9,12 @@ from torch import Tensor
 from pipeline.communication.clock import milliseconds_between, new_event
 
 
-@dataclass(frozen=True)
-class Lap:
-    """Milliseconds until the token was on the host, and on the device's own clock (0 on CPU)."""
-
-    host_ms: float
-    device_ms: float
-
-
-def lap(work: Callable[[], Tensor], device: torch.device) -> Lap:
-    """Run `work` to the sampled token in the host's hands."""
+def lap(work: Callable[[], Tensor], device: torch.device) -> tuple[float, float]:
+    """Milliseconds of `work` until the token was on the host, and on the device's own clock (0 on CPU)."""
     if device.type != "cuda":
         begun = time.perf_counter()
         work().tolist()
-        return Lap((time.perf_counter() - begun) * 1e3, 0.0)
+        return (time.perf_counter() - begun) * 1e3, 0.0
     begin, end = new_event(), new_event()
     torch.cuda.synchronize(device)
     begun = time.perf_counter()
@@ -32,4 +23,4 @@ def lap(work: Callable[[], Tensor], device: torch.device) -> Lap:
     end.record()
     token.tolist()  # the only wait: the token's copy to the host
     taken = (time.perf_counter() - begun) * 1e3
-    return Lap(taken, milliseconds_between(begin, end))
+    return taken, milliseconds_between(begin, end)

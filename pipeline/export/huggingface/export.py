@@ -22,6 +22,7 @@ from pipeline.models.placement import head_dim
 
 AS_GPT2 = ("standard", "standard_split")  # the same weights and logits: transformers' own GPT-2
 OWN_CODE = ("kraken", "parallel", "ladder", "desync", "parallel_track")  # what modeling.py has a forward for
+SHAPE_FIELDS = ("architecture", "vocab_size", "block_size", "n_embd", "n_layer", "n_head", "n_ways", "track_depth")
 MODELING = "modeling_kraken.py"
 TOKENIZER = "tokenizer.json"
 END_OF_TEXT = "<|endoftext|>"
@@ -110,14 +111,7 @@ def own_config(spec: EngineSpec) -> dict[str, Any]:
             "AutoConfig": f"{stem}.KrakenConfig",
             "AutoModelForCausalLM": f"{stem}.KrakenForCausalLM",
         },
-        "architecture": model.architecture,
-        "vocab_size": model.vocab_size,
-        "block_size": model.block_size,
-        "n_embd": model.n_embd,
-        "n_layer": model.n_layer,
-        "n_head": model.n_head,
-        "n_ways": model.n_ways,
-        "track_depth": model.track_depth,
+        **{name: getattr(model, name) for name in SHAPE_FIELDS},
         "head_dim": shape.head_dim,
         "ffn_dim": shape.ffn_dim,
         "bias": model.bias,

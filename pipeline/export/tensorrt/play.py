@@ -43,22 +43,19 @@ class NetworkWriter:
             self._place(f"layer{layer}")
 
     def part(self, name: str, module: nn.Module, x: "Stream[Ways, Handle]", memory: PromptMemory | None) -> Ways:
-        read = self._read(x)
         layers, block = self.layers, name.rsplit(".", 1)[0]
+        ways = len(next(module.parameters()))  # their axis is the first of every weight
+        spread = list(enumerate(_spread(self._read(x), ways)))
         if isinstance(module, WayLayerNorm):
-            return tuple(layers.norm(value, name, way) for way, value in enumerate(_spread(read, len(module.weight))))
+            return tuple(layers.norm(value, name, way) for way, value in spread)
         if isinstance(module, WayLinear):
-            ways, n_in, n_out = module.weight.shape
-            return tuple(layers.linear(value, name, way, n_in, n_out) for way, value in enumerate(_spread(read, ways)))
+            return tuple(layers.linear(value, name, way, *module.weight.shape[1:]) for way, value in spread)
         if isinstance(module, FeedForward):
-            ways = len(module.up.weight)
-            return tuple(layers.ffn(value, block, way) for way, value in enumerate(_spread(read, ways)))
+            return tuple(layers.ffn(value, block, way) for way, value in spread)
         assert isinstance(module, Attention)
-        spread = _spread(read, len(module.qkv.weight))
         earlier = None if memory is None else self.memories.get(id(memory), (memory, None))[1]
         found = [
-            layers.attention(value, block, way, None if earlier is None else earlier[way])
-            for way, value in enumerate(spread)
+            layers.attention(value, block, way, None if earlier is None else earlier[way]) for way, value in spread
         ]
         if memory is not None:
             self.memories[id(memory)] = (memory, [kept for _, kept in found])

@@ -114,7 +114,7 @@ SHAPE = {"size": "demo", "models": {"standard": "demo_standard", "kraken": "demo
         ),
         (["benchmark.architectures=[standard,ladder,ladder]"], ["'ladder', 'ladder']: must name each once"]),
         (["benchmark.architectures=[]"], ["architectures=[]", "begin with standard"]),
-        (["benchmark.shapes=[]"], ["benchmark.shapes=[]", "at least 1"]),
+        (["benchmark.shapes=[]"], ["benchmark.shapes=[]", "must not be empty"]),
         (["benchmark.shapes=[{size: a, models: {kraken: demo_kraken_4way}}]"], ["shapes a", "must name a standard"]),
         (["benchmark.shapes=[{size: a}]"], ["benchmark.shapes.0.models: missing"]),
         (["benchmark.shapes=[{size: a, model: {}}]"], ["benchmark.shapes.0.model: no such key"]),

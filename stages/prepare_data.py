@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def check(work: "list[Work]") -> list[str]:
     from pipeline.data.requirements import faults
 
-    return [fault for one in work for fault in faults(one.config.data, one.path("data"))]
+    return [fault for one in work for fault in faults(one.config.data, one.path("data"), Path(one.config.paths.runs))]
 
 
 def run(work: "Work", log: "StageRun") -> None:

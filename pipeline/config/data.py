@@ -19,6 +19,9 @@ class DataConfig(Group):
         description="demo: package names; local: files or folders (.txt, .md, .jsonl, .parquet); openwebtext: "
         "hub id or local folder of the data set; nanogpt: folder with train.bin and val.bin",
     )
+    revision: str | None = Field(
+        None, description="branch, tag or commit of the hub's data set with its .parquet files; null: its main branch"
+    )
     text_field: str = Field("text", description="field that holds the text (.jsonl, .parquet, data sets)")
     max_bytes: NonNegativeInt = Field(0, description="stop reading text after so many bytes; 0: read all")
     tokenizer: Literal["gpt2", "bpe"] = Field("gpt2", description="GPT-2 BPE, or a BPE trained on the text")

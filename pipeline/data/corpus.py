@@ -31,7 +31,15 @@ class Corpus(Protocol):
 
     @property
     def total_bytes(self) -> int:
-        """Bytes that `documents` reads from the source, near enough for progress and disk space."""
+        """Bytes that `documents` reads from the source, near enough for progress."""
+
+    @property
+    def text_bytes(self) -> int:
+        """Bytes of text there are to read, estimated without reading or fetching it."""
+
+    @property
+    def copies(self) -> dict[Path, int]:
+        """Bytes of copies that reading makes, by the folder where they come to lie."""
 
     def documents(self, start: int = 0) -> Iterator[Document]:
         """Documents from index `start` on; raises DataError on text that cannot be read."""
@@ -48,6 +56,10 @@ class HashedSplit:
 
     def __init__(self, config: DataConfig) -> None:
         self._fraction, self._seed = config.val_fraction, config.split_seed
+
+    @property
+    def copies(self) -> dict[Path, int]:
+        return {}
 
     def in_val(self, index: int) -> bool:
         return split.in_val(index, self._fraction, self._seed)

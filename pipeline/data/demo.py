@@ -8,6 +8,7 @@ import hashlib
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from importlib import import_module, metadata, util
 from itertools import islice
 from multiprocessing import get_context
@@ -15,9 +16,10 @@ from pathlib import Path
 
 from pipeline.config.data import DataConfig
 from pipeline.data.corpus import Document, HashedSplit
-from pipeline.errors import DataError
+from pipeline.errors import DataError, RunError
 from pipeline.provenance import fingerprint
 
+WHOLE_BYTES = 50_000_000  # more than a whole environment has
 MIN_BYTES = 200  # shorter files hold little but boilerplate
 
 
@@ -46,12 +48,16 @@ class DemoCorpus(HashedSplit):
     def total_bytes(self) -> int:
         return sum(len(text.encode()) for text in self._read())
 
+    @property
+    def text_bytes(self) -> int:
+        return self._max_bytes or WHOLE_BYTES
+
     def documents(self, start: int = 0) -> Iterator[Document]:
         for text in islice(self._read(), start, None):
             yield Document(text, len(text.encode()))
 
     def _read(self) -> list[str]:
-        """All texts, read once; they fit in memory: a whole environment has under 50 MB of them."""
+        """All texts, read once; they fit in memory."""
         if not self._texts:
             self._texts = topics(self._max_bytes)
             left = self._max_bytes - sum(len(text.encode()) for text in self._texts)
@@ -59,8 +65,11 @@ class DemoCorpus(HashedSplit):
                 share = left // len(self._roots) if self._max_bytes else 0
                 shares = [share] * len(self._roots)
                 if self._workers > 1:
-                    with ProcessPoolExecutor(self._workers, get_context("spawn")) as pool:
-                        parts = list(pool.map(package_texts, self._roots, shares))
+                    try:
+                        with ProcessPoolExecutor(self._workers, get_context("spawn")) as pool:
+                            parts = list(pool.map(package_texts, self._roots, shares))
+                    except BrokenProcessPool as error:  # killed, most often for memory
+                        raise RunError(f"a process that reads packages died ({error}); run again") from error
                 else:
                     parts = list(map(package_texts, self._roots, shares))
                 self._texts += [text for part in parts for text in part]

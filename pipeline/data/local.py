@@ -43,6 +43,11 @@ class LocalCorpus(HashedSplit):
         total = sum(path.stat().st_size for path in self._paths)
         return min(total, self._max_bytes) if self._max_bytes else total
 
+    @property
+    def text_bytes(self) -> int:
+        total = sum(text_bytes(path, self._field) for path in self._paths)
+        return min(total, self._max_bytes) if self._max_bytes else total
+
     def documents(self, start: int = 0) -> Iterator[Document]:
         return islice(self._limited(), start, None)
 
@@ -145,6 +150,16 @@ def parquet_documents(path: Path, field: str) -> Iterator[Document]:
         for text in texts:
             yield Document(text or "", share)
         row += len(batch)
+
+
+def text_bytes(path: Path, field: str) -> int:
+    """Bytes of text in a file, of which only a .parquet's footer is read: it is compressed."""
+    if path.suffix != ".parquet":
+        return path.stat().st_size
+    file = parquet_file(path, field)
+    column = file.schema_arrow.get_field_index(field)
+    groups = [file.metadata.row_group(index) for index in range(file.num_row_groups)]
+    return sum(group.column(column).total_uncompressed_size for group in groups)
 
 
 def parquet_file(path: Path, field: str) -> Any:

@@ -1,5 +1,7 @@
 """OpenWebText, or any data set of its form, through `datasets`, split exactly as nanoGPT does."""
 
+import contextlib
+import errno
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -8,20 +10,25 @@ from typing import Any
 import numpy as np
 
 from pipeline.config.data import DataConfig
-from pipeline.data.corpus import Document, file_signature, text_files, whole_characters
-from pipeline.errors import DataError, MissingRequirementError, PipelineError
+from pipeline.data import hub
+from pipeline.data.corpus import Document, file_signature, whole_characters
+from pipeline.data.local import text_bytes
+from pipeline.errors import DataError, OutputError
 from pipeline.provenance import fingerprint
 
 ROWS = 256  # rows fetched at once
-MEND = "or name a local copy in data.source: a folder made by save_to_disk, or of .parquet or .jsonl files"
+OPENWEBTEXT = "Skylion007/openwebtext"
+OPENWEBTEXT_BYTES = 39_769_491_688  # of its text, as the hub states
+OPENWEBTEXT_PARQUET_BYTES = 24_200_000_000  # of its files, about
 
 
 class OpenWebText:
     """Documents of the training split in its shuffled order, then those held out.
 
     train_test_split(test_size=val_fraction, seed=split_seed, shuffle=True), as nanoGPT's
-    prepare.py. Raises DataError for a local copy that cannot be read, MissingRequirementError
-    where the hub is out of reach.
+    prepare.py. A copy on this disk is preferred to the hub: as named, as `datasets` keeps it, as .parquet files in
+    the hub's cache. Raises DataError for a copy that cannot be read, MissingRequirementError where the hub is out of
+    reach.
     """
 
     def __init__(self, config: DataConfig) -> None:
@@ -37,9 +44,40 @@ class OpenWebText:
     def signature(self) -> str:
         """A local copy's files; of the hub's data set the name alone: what it holds is cached at first use."""
         if not self._local.exists():
-            return fingerprint("hub", self._source)
+            return fingerprint("hub", self._source, self._config.revision)
         files = sorted(path for path in self._local.rglob("*") if path.is_file())
         return file_signature(files or [self._local])
+
+    def is_here(self) -> bool:
+        """Whether nothing has to be fetched."""
+        return self._local.exists() or self._kept is not None or self._files is not None
+
+    @property
+    def text_bytes(self) -> int:
+        limit, total = self._config.max_bytes, self._whole_bytes
+        return min(total, limit) if limit else total
+
+    @property
+    def copies(self) -> dict[Path, int]:
+        """Files are copied as Arrow to where `datasets` keeps what it has read; what is fetched, to the hub's cache."""
+        import datasets
+        from huggingface_hub import constants
+
+        if self._kept is not None or (self._files and Path(hub.builder(self._files).cache_dir).is_dir()):
+            return {}
+        found = {Path(datasets.config.HF_DATASETS_CACHE): self._whole_bytes}
+        if not self.is_here() and self._source == OPENWEBTEXT:
+            found[Path(constants.HF_HUB_CACHE)] = OPENWEBTEXT_PARQUET_BYTES
+        return found
+
+    @cached_property
+    def _whole_bytes(self) -> int:
+        """Bytes of all text; of what is not here they are known of OpenWebText alone (0: unknown)."""
+        if self._kept is not None:
+            return int(self._kept.data.nbytes)
+        if self._files is not None:
+            return sum(text_bytes(path, self._config.text_field) for path in self._files)
+        return OPENWEBTEXT_BYTES if self._source == OPENWEBTEXT else 0
 
     @property
     def total_bytes(self) -> int:
@@ -61,8 +99,34 @@ class OpenWebText:
         return np.arange(documents) >= self._sizes[0]
 
     @cached_property
+    def _kept(self) -> Any:
+        """Rows that lie here as Arrow: saved with save_to_disk, or kept by `datasets`; None where there are none."""
+        if not self._local.exists():
+            return hub.kept_rows(self._source)
+        if not any((self._local / name).exists() for name in ("dataset_dict.json", "state.json")):
+            return None
+        import datasets
+
+        with self._readable():
+            rows = datasets.load_from_disk(str(self._local))
+        if isinstance(rows, dict):
+            if "train" not in rows:
+                raise DataError(f"{self._source}: no train split ({', '.join(rows)} there)")
+            rows = rows["train"]
+        return rows
+
+    @cached_property
+    def _files(self) -> list[Path] | None:
+        """Files that are here; None where rows are kept as Arrow, and for what is to be fetched."""
+        if self._kept is not None:
+            return None
+        if self._local.exists():
+            return hub.data_set_files(self._local)
+        return hub.snapshot(self._source, self._config.revision, fetch=False)
+
+    @cached_property
     def _rows(self) -> Any:
-        rows = self._load_local() if self._local.exists() else self._load_hub()
+        rows = self._kept if self._kept is not None else self._read_files()
         field = self._config.text_field
         if field not in rows.column_names:
             raise DataError(
@@ -71,6 +135,29 @@ class OpenWebText:
         if len(rows) < 2:
             raise DataError(f"{self._source}: {len(rows)} documents; at least 2 are needed to hold one out")
         return rows.select_columns([field])
+
+    def _read_files(self) -> Any:
+        import datasets
+
+        datasets.disable_progress_bars()
+        paths = self._files or hub.snapshot(self._source, self._config.revision, fetch=True)
+        assert paths is not None
+        with self._readable():
+            reader = hub.builder(paths)
+            reader.download_and_prepare()
+            return reader.as_dataset(split="train")
+
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[None]:
+        """What `datasets` raises, by many names, as DataError."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise OutputError(f"data.source: {self._source} cannot be copied: {error.strerror}") from error
+            raise DataError(f"{self._source}: cannot be read as a data set ({hub.first_line(error)})") from error
+        except Exception as error:
+            raise DataError(f"{self._source}: cannot be read as a data set ({hub.first_line(error)})") from error
 
     @cached_property
     def _split(self) -> Any:
@@ -113,50 +200,3 @@ class OpenWebText:
                 if not isinstance(text, str):
                     raise DataError(f"{place}: {field!r} holds {type(text).__name__}, not text; set data.text_field")
                 yield whole_characters(text, place)
-
-    def _load_local(self) -> Any:
-        import datasets
-
-        datasets.disable_progress_bars()
-        try:
-            saved = self._local / "dataset_dict.json", self._local / "state.json"
-            if any(path.exists() for path in saved):
-                rows = datasets.load_from_disk(str(self._local))
-            else:
-                rows = _load_files(self._local)
-        except PipelineError:
-            raise
-        except Exception as error:  # datasets wraps what its readers raise
-            raise DataError(f"{self._source}: cannot be read as a data set ({_first_line(error)})") from error
-        if isinstance(rows, dict):
-            if "train" not in rows:
-                raise DataError(f"{self._source}: no train split ({', '.join(rows)} there)")
-            rows = rows["train"]
-        return rows
-
-    def _load_hub(self) -> Any:
-        import datasets
-
-        try:
-            return datasets.load_dataset(self._source, split="train")
-        except Exception as error:  # connection, HTTP and data set errors, by many names
-            raise MissingRequirementError(
-                f"data.source: {self._source} cannot be fetched from the hub ({_first_line(error)}); "
-                f"check the network and the name, {MEND}"
-            ) from error
-
-
-def _load_files(source: Path) -> Any:
-    import datasets
-
-    paths = text_files(source, (".parquet", ".jsonl", ".json"))
-    suffixes = {path.suffix for path in paths}
-    if len(suffixes) > 1:
-        raise DataError(f"data.source: {source} mixes {' and '.join(sorted(suffixes))}; keep one kind")
-    kind = "parquet" if suffixes == {".parquet"} else "json"
-    return datasets.load_dataset(kind, data_files=[str(path) for path in paths], split="train")
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -4,7 +4,9 @@ Unfinished work lies under `runs`, keyed by configuration and source, and is tak
 the next run; the data folder appears whole at the end.
 """
 
+import math
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import psutil
 from pipeline import files
 from pipeline.config.data import DataConfig
 from pipeline.data import manifest as manifests
-from pipeline.data import nanogpt
+from pipeline.data import nanogpt, space
 from pipeline.data.corpus import Corpus
 from pipeline.data.gpt2 import load_gpt2
 from pipeline.data.open import open_corpus
@@ -23,11 +25,10 @@ from pipeline.data.token_data import TokenData
 from pipeline.data.tokenise import Batch, batch_path, token_dtype, tokenise
 from pipeline.data.tokenizer import FILE as TOKENIZER_FILE
 from pipeline.data.tokenizer import Tokenizer
-from pipeline.errors import DataError
+from pipeline.errors import DataError, OutputError
 from pipeline.provenance import describe, fingerprint, usable_cores
 
 TOKENIZER_TRAINING_BYTES = 100_000_000  # more text changes a BPE little and costs memory
-TOKENS_PER_BYTE = 0.5  # more than English needs (0.22 to 0.35), for the disk space check
 
 
 def prepare(
@@ -41,11 +42,25 @@ def prepare(
     """Make `folder` and return its manifest; does nothing where it is made already and whole.
 
     Made by other code, which `code` names by the digests of its rooms, it is made anew.
+    Another process that makes the same folder is waited for.
     Raises DataError, OutputError or MissingRequirementError before or RunError during the work.
     """
-    files.check_writable(folder.parent)
-    remove_leftovers(folder)
-    workers = workers or usable_cores()
+    folder = folder.resolve() if folder.is_symlink() else folder
+    files.check_replaceable(folder)
+    for parent, setting in ((folder.parent, "paths.data"), (runs, "paths.runs")):
+        files.check_writable(parent, hint=setting)
+    with files.locked(folder.with_name(f".{folder.name}.lock"), math.inf, "", lambda: _say_waiting(folder)):
+        remove_leftovers(folder)
+        return _prepare(config, folder, runs, config_fingerprint, workers or usable_cores(), code)
+
+
+def _say_waiting(folder: Path) -> None:
+    print(f"{folder}: another process prepares it already; waiting until it is done", file=sys.stderr, flush=True)
+
+
+def _prepare(
+    config: DataConfig, folder: Path, runs: Path, config_fingerprint: str, workers: int, code: dict[str, str] | None
+) -> dict[str, Any]:
     try:
         corpus = None if config.corpus == "nanogpt" else open_corpus(config, workers)
         signature = corpus.signature if corpus else nanogpt.signature(config)
@@ -59,8 +74,10 @@ def prepare(
         return found
     if corpus is None:
         return nanogpt.adopt(config, folder, describe(config_fingerprint, code=code))
-    _check_space(corpus, folder.parent, runs)
     work = runs / f"prepare_data-{config.name}-{fingerprint(config_fingerprint, signature, code)}"
+    lacking = space.faults(config, corpus, folder, work)
+    if lacking:
+        raise OutputError("; ".join(lacking))
     work.mkdir(parents=True, exist_ok=True)
     tokenizer_path = work / TOKENIZER_FILE
     if not tokenizer_path.exists():
@@ -148,12 +165,3 @@ def _training_texts(corpus: Corpus) -> Iterator[str]:
         size += len(document.text)
         if size >= TOKENIZER_TRAINING_BYTES:
             return
-
-
-def _check_space(corpus: Corpus, data: Path, runs: Path) -> None:
-    """Batches in `runs` and shards in `data` exist side by side for a moment."""
-    needed = int(corpus.total_bytes * TOKENS_PER_BYTE * 2)  # 2 bytes a token
-    files.check_writable(runs)
-    same_disk = data.stat().st_dev == runs.stat().st_dev
-    files.check_writable(data, needed * 2 if same_disk else needed)
-    files.check_writable(runs, needed)

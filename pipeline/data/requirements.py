@@ -1,49 +1,43 @@
 """What reading a corpus needs of this machine, found without reading it."""
 
-import os
-import shutil
-import socket
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from pipeline.config.data import DataConfig
+from pipeline.data import nanogpt, space
+from pipeline.data.open import open_corpus
+from pipeline.data.openwebtext import OpenWebText
+from pipeline.errors import DataError
 
-OPENWEBTEXT = "Skylion007/openwebtext"
-OPENWEBTEXT_DISK_BYTES = 18.1e9 + 54e9  # uint16 shards of 9,035,582,198 tokens, and the data set in the hub's cache
+PROBE_S = 3.0
+PROXY_REFUSES = 407
 
 
-def faults(config: DataConfig, folder: Path) -> list[str]:
+def faults(config: DataConfig, folder: Path, runs: Path) -> list[str]:
     """What is lacking to make the tokens in `folder`; nothing where they are made already."""
     if (folder / "manifest.json").exists():
         return []
-    found = []
-    if config.corpus in ("local", "nanogpt"):
-        if not config.source:
-            found.append(f"data.source is empty: name your files, as 'data.source=[my/{config.corpus}]'")
-        found += [f"data.source={path}: not there" for path in config.source if not Path(path).exists()]
-    if config.corpus == "openwebtext":
-        source = config.source[0] if config.source else OPENWEBTEXT
-        if not Path(source).exists() and not online():
-            found.append(
-                f"the data set {source} is not on this disk and the hub cannot be reached: go online, or copy the "
-                "data set here and set 'data.source=[its/folder]'"
-            )
-        free = shutil.disk_usage(next(one for one in folder.absolute().parents if one.exists())).free
-        if free < OPENWEBTEXT_DISK_BYTES:
-            found.append(
-                f"OpenWebText takes about {OPENWEBTEXT_DISK_BYTES / 1e9:.0f} GB on disk, {free / 1e9:.0f} GB are "
-                "free: set paths.data to a larger disk"
-            )
+    try:
+        if config.corpus == "nanogpt":
+            nanogpt.source_files(config)
+            return []
+        corpus = open_corpus(config)
+        found = space.faults(config, corpus, folder, runs / "prepare_data")
+    except DataError as error:
+        return [str(error)]
+    if isinstance(corpus, OpenWebText) and not corpus.is_here() and not online():
+        found.append(
+            f"the data set {config.source[0]} is not on this disk and the hub cannot be reached: go online, or copy "
+            "the data set here and set 'data.source=[its/folder]'"
+        )
     return found
 
 
 def online() -> bool:
-    """One short attempt to reach the hub, unless HF_HUB_OFFLINE forbids it."""
-    if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
-        return False
-    host = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co")).hostname or ""
+    """One short attempt to reach the hub as its own client does: through proxies, and never where HF_HUB_OFFLINE is."""
+    from huggingface_hub import constants, get_session
+
     try:
-        socket.create_connection((host, 443), timeout=2).close()
-    except OSError:
+        status = get_session().head(constants.ENDPOINT, timeout=PROBE_S).status_code
+    except Exception:  # no route, no name, a proxy that refuses, or offline by setting: by many names
         return False
-    return True
+    return bool(status < 500 and status != PROXY_REFUSES)

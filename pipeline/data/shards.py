@@ -40,8 +40,8 @@ class ShardWriter:
             begin = int(ends[first - 1]) if first else 0
             room = self._limit - (self.shards[-1]["tokens"] if self._file else 0)
             last = int(np.searchsorted(ends, begin + room, side="right"))  # documents first..last fit
-            if last == first:
-                if self._file:
+            if last <= first:
+                if self._file:  # full, or overfull with one long document
                     self._close()
                     continue
                 last = first + 1

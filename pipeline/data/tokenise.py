@@ -85,8 +85,13 @@ def tokenise(corpus: Corpus, tokenizer_path: Path, folder: Path, workers: int) -
                     running = _collect(running, progress)
             while running:
                 running = _collect(running, progress)
-        except BaseException:
+        except BaseException as error:
             pool.shutdown(wait=True, cancel_futures=True)
+            if isinstance(error, BrokenProcessPool):  # killed, most often for memory
+                raise RunError(
+                    f"a tokenising process died ({error}); run again to go on, with fewer cluster.data_workers "
+                    "if memory is short"
+                ) from error
             raise
     return batches
 
@@ -120,13 +125,7 @@ def _batches(corpus: Corpus, start: int) -> Iterator[tuple[list[str], int]]:
 def _collect(running: set[Future[int]], progress: "tqdm[NoReturn]") -> set[Future[int]]:
     done, left = wait(running, return_when=FIRST_COMPLETED)
     for future in done:
-        try:
-            progress.update(future.result())
-        except BrokenProcessPool as error:  # killed, most often for memory
-            raise RunError(
-                f"a tokenising process died ({error}); run again to go on, with fewer cluster.data_workers "
-                "if memory is short"
-            ) from error
+        progress.update(future.result())
     return left
 
 

@@ -200,7 +200,7 @@ def test_openwebtext_that_cannot_be_read(tmp_path: Path) -> None:
         make(settings("openwebtext", source), tmp_path)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.parquet").write_bytes(b"PAR1")
-    with pytest.raises(DataError, match="cannot be read as a data set"):
+    with pytest.raises(DataError, match=r"a\.parquet: not a readable \.parquet file"):
         make(settings("openwebtext", tmp_path / "broken"), tmp_path)
 
 
@@ -245,7 +245,7 @@ def test_what_cannot_be_written_is_refused_first(source: Path, tmp_path: Path) -
         prepare(settings("local", source), tmp_path / "file" / "test", tmp_path / "runs", KEY, 1)
     with (source / "huge.txt").open("wb") as file:
         file.truncate(8 * 10**12)  # sparse: takes no space, but its tokens would
-    with pytest.raises(OutputError, match=r"GB free, the work needs 16000\.00 GB"):
+    with pytest.raises(OutputError, match=r"GB free, the work needs about 11200\.00 GB there \(5600\.00 GB of shards"):
         make(settings("local", source), tmp_path)
     assert not list((tmp_path / "runs").glob("*"))
 
@@ -338,7 +338,9 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     )
     assert " 0%" in third.stderr
     resumed, straight = (
-        json.loads(path.read_text()) for name in ("data", "other") for path in (tmp_path / name).glob("local~*/*.json")
+        json.loads(path.read_text())
+        for name in ("data", "other")
+        for path in (tmp_path / name).glob("local~*/manifest.json")
     )
     assert resumed["shards"] == straight["shards"]
     assert resumed["tokenizer"] == straight["tokenizer"]

@@ -26,6 +26,7 @@ class ClusterConfig(Group):
     evaluation_tp_size: PositiveInt = Field(1, description="tensor-parallel ranks that score tasks together")
     compile: bool = Field(False, description="torch.compile the training step")
     checkpoint_interval: PositiveInt = Field(1000, description="steps between checkpoints: the most a kill can lose")
+    checkpoint_minutes: PositiveFloat = Field(30, description="minutes between checkpoints at most, whatever the steps")
     log_interval: PositiveInt = Field(10, description="steps between log lines")
     data_workers: NonNegativeInt = Field(0, description="processes that tokenise; 0: one per core")
     threads_per_rank: NonNegativeInt = Field(0, description="compute threads per benchmark rank; 0: cores over ranks")

@@ -27,6 +27,7 @@ EXECUTION = {
     "cluster.evaluation_tp_size": "logits over ranks equal one process's",
     "cluster.compile": "the same arithmetic, fused",
     "cluster.checkpoint_interval": "how much a kill can lose",
+    "cluster.checkpoint_minutes": "how much a kill can lose",
     "cluster.log_interval": "how often is reported",
     "cluster.data_workers": "the same tokens from more processes",
     "model.name": "names folders; the shape counts",

@@ -2,10 +2,12 @@
 
 import contextlib
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from pipeline.config.execution import ClusterConfig
 from pipeline.config.model import ModelConfig
 from pipeline.config.training import TrainingConfig
 from pipeline.data import TokenData, TokenSampler, load_tokenizer
+from pipeline.errors import CheckpointError
 from pipeline.models import Transformer, build_model
 from pipeline.models.generate import generate
 from pipeline.training import checkpoint
@@ -30,6 +33,7 @@ from pipeline.training.throughput import Throughput, memory_bytes
 
 CPU = torch.device("cpu")
 PROMPT_TOKENS = 8
+STOP = "stop"  # a file in the run folder: save and end
 LOCK_WAIT_S = 60.0  # a killed driver's workers live some seconds longer
 
 
@@ -74,22 +78,24 @@ class LossModule(nn.Module):
 def train(job: TrainingJob, worker: Worker, report: Callable[[dict[str, float]], None]) -> TrainingState:
     """Train to the end, from the newest checkpoint where there is one.
 
-    `report` is called on every rank after each checkpoint. Raises NonFiniteError before a loss or
-    gradient that is not finite can reach the weights, OutputError where the run folder is in use or full.
+    A file STOP in the run folder ends it early, behind a checkpoint. `report` is called on every rank after each
+    checkpoint. Raises NonFiniteError before a loss or gradient that is not finite can reach the weights, OutputError
+    where the run folder is in use or full, CheckpointError where workers do not see the same folder.
     """
     with _sole_writer(job.run_folder, worker):
         run = _Run(job, worker, TokenData.open(job.data_folder, verify=worker.rank == 0))
         state = run.state
         if worker.rank == 0:
             run.log.truncate(state.step)
-        while state.step < job.training.steps:
+        stopping = False
+        while state.step < job.training.steps and not stopping:
             record = run.take_step()
-            done = state.step == job.training.steps
+            done, stopping = state.step == job.training.steps, run.is_told_to_stop
             if done or state.step % job.cluster.log_interval == 0:
                 run.write_log(record)
             if done or state.step % job.training.eval_interval == 0:
                 run.validate()
-            if done or state.step % job.cluster.checkpoint_interval == 0:
+            if done or run.is_told_to_save or state.step % job.cluster.checkpoint_interval == 0:
                 run.save()
                 report({"step": float(state.step), "loss_nats": record["loss_nats"]})
     return state
@@ -101,6 +107,7 @@ def _sole_writer(run_folder: Path, worker: Worker) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if worker.rank == 0:
             stack.enter_context(run_lock(run_folder, LOCK_WAIT_S))
+            checkpoint.sweep(run_folder)
         if worker.world_size > 1:
             dist.barrier()
         yield
@@ -116,7 +123,9 @@ class _Run:
             torch.set_float32_matmul_precision("high")
         model = build_model(job.model, seed=training.seed).to(worker.device)
         self.state = TrainingState(model, make_optimizer(model, training), job.fingerprint)
-        checkpoint.restore_latest(job.run_folder, self.state)
+        self._restore()
+        self.saved_s = time.monotonic()
+        self.is_told_to_save = self.is_told_to_stop = False
         self.began = time.monotonic() - self.state.seconds
         self.sampler = TokenSampler(data.train, job.model.block_size, training.global_batch_size, training.seed)
         self.tokenizer = load_tokenizer(job.data_folder)
@@ -139,7 +148,7 @@ class _Run:
             group["lr"] = rate
         loss = self._backward()
         norm = nn.utils.clip_grad_norm_(state.model.parameters(), training.grad_clip or math.inf)
-        loss_nats, gradient_norm = _mean_over_workers(loss, self.worker), float(norm)
+        loss_nats, gradient_norm = self._agree(loss), float(norm)
         if not (math.isfinite(loss_nats) and math.isfinite(gradient_norm)):
             raise NonFiniteError(
                 f"step {state.step + 1}: loss {loss_nats}, gradient norm {gradient_norm}; the weights were not changed"
@@ -154,9 +163,49 @@ class _Run:
 
     def save(self) -> None:
         """Write a checkpoint, on rank 0."""
-        self.state.seconds = time.monotonic() - self.began
+        self.state.seconds, self.saved_s = time.monotonic() - self.began, time.monotonic()
         if self.worker.rank == 0:
             checkpoint.save(self.job.run_folder, self.state)
+
+    def _restore(self) -> None:
+        """Every worker loads the checkpoint that rank 0 chose, and all make sure that it is the same one."""
+        state, worker, folder = self.state, self.worker, self.job.run_folder
+        if worker.world_size == 1:
+            checkpoint.restore_latest(folder, state)
+            return
+        probe = folder / f".seen-by-all-{os.getpid()}"
+        chosen: list[Any] = [None]
+        if worker.rank == 0:
+            probe.touch()
+            chosen = [(probe.name, checkpoint.restore_latest(folder, state))]
+        dist.broadcast_object_list(chosen, src=0)
+        name, step = chosen[0]
+        fault = ""
+        if not (folder / name).exists():
+            fault = f"does not see {folder} as rank 0 does: paths.runs must lie on a disk that all nodes share"
+        elif worker.rank > 0 and step:
+            try:
+                checkpoint.restore(folder, step, state)
+            except CheckpointError as error:
+                fault = f"cannot read what rank 0 resumes from: {error}"
+        faults: list[Any] = [None] * worker.world_size
+        dist.all_gather_object(faults, fault)
+        if worker.rank == 0:
+            probe.unlink()
+        for rank, found in enumerate(faults):
+            if found:
+                raise CheckpointError(f"rank {rank} {found}")
+
+    def _agree(self, loss: Tensor) -> float:
+        """The loss, averaged over the workers; along with it all of them learn whether rank 0 wants to save or stop."""
+        due = time.monotonic() - self.saved_s > 60 * self.job.cluster.checkpoint_minutes
+        stop = self.worker.rank == 0 and (self.job.run_folder / STOP).exists()
+        told = torch.tensor([float(stop or (due and self.worker.rank == 0)), float(stop)], device=loss.device)
+        shared = torch.cat([loss.reshape(1) / self.worker.world_size, told])
+        if self.worker.world_size > 1:
+            dist.all_reduce(shared)
+        self.is_told_to_save, self.is_told_to_stop = bool(shared[1] > 0), bool(shared[2] > 0)
+        return float(shared[0])
 
     def _backward(self) -> Tensor:
         """Gradients of the mean loss over this worker's rows; DDP averages them at the last micro-batch."""
@@ -236,10 +285,3 @@ class _Run:
         tokens = generate(self.state.model, prompt.to(self.worker.device), new, seed=self.state.step)
         ids = [token for token in tokens[0].tolist() if token < self.tokenizer.vocab_size]  # padding rows have no text
         self.log.append({"kind": "sample", "step": self.state.step, "text": self.tokenizer.decode(ids)})
-
-
-def _mean_over_workers(loss: Tensor, worker: Worker) -> float:
-    if worker.world_size > 1:
-        dist.all_reduce(loss)
-        loss = loss / worker.world_size
-    return float(loss)

@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
@@ -15,10 +16,11 @@ from pipeline import files
 from pipeline.config.execution import ClusterConfig
 from pipeline.errors import MissingRequirementError, RunError
 from pipeline.provenance import usable_cores
-from pipeline.training.loop import NonFiniteError, TrainingJob, Worker, train
+from pipeline.training.loop import STOP, NonFiniteError, TrainingJob, Worker, train
 
 FAILURE = "failure.json"
 POLL_INTERVAL_S = 1.0
+SAVE_WAIT_S = 60.0  # batch systems kill this long, at the least, after SIGTERM
 START_ATTEMPTS = 3
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # else a token is written into the home folder
@@ -27,16 +29,18 @@ os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 
-def fit(job: TrainingJob, poll: Callable[[], None]) -> None:
+def fit(job: TrainingJob, poll: Callable[[], None], say: Callable[[str], None]) -> None:
     """Train `job` to its end, surviving worker failures from the last checkpoint; `poll` is called every second.
 
     Raises RunError where a loss was not finite or workers failed more often than cluster.max_failures,
     MissingRequirementError where the workers ask for more than the cluster has, KeyboardInterrupt after
-    Ctrl-C or SIGTERM, with Ray shut down.
+    Ctrl-C or SIGTERM, with a checkpoint of the last step written and Ray shut down.
     """
     start(job.cluster)
     failure = job.run_folder / FAILURE
     failure.unlink(missing_ok=True)
+    stop = job.run_folder / STOP
+    stop.unlink(missing_ok=True)
     trainer = _trainer(job)
     raised: list[BaseException] = []
 
@@ -54,6 +58,9 @@ def fit(job: TrainingJob, poll: Callable[[], None]) -> None:
                 thread.join(POLL_INTERVAL_S)
                 poll()
         except KeyboardInterrupt:
+            stop.touch()
+            say("stopping behind a checkpoint; interrupt again to stop at once")
+            _wait(thread, poll)
             shutdown()
             raise
     if raised:
@@ -67,6 +74,15 @@ def fit(job: TrainingJob, poll: Callable[[], None]) -> None:
             "Lower training.learning_rate, raise training.warmup_steps, or check the data; "
             f"the last checkpoint is in {job.run_folder / 'checkpoints'}"
         )
+
+
+def _wait(thread: threading.Thread, poll: Callable[[], None]) -> None:
+    """Until workers have saved and ended, or are taking too long, or somebody interrupts again."""
+    deadline = time.monotonic() + SAVE_WAIT_S
+    with contextlib.suppress(KeyboardInterrupt):
+        while thread.is_alive() and time.monotonic() < deadline:
+            thread.join(POLL_INTERVAL_S)
+            poll()
 
 
 def _trainer(job: TrainingJob) -> Any:

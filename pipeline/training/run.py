@@ -20,6 +20,7 @@ from pipeline.training.loop import TrainingJob
 from pipeline.training.optimizer import make_optimizer
 from pipeline.training.state import TrainingState
 
+TRACKED = "tracked.json"  # the last step that the tracker has
 LOCK_WAIT_S = 20.0  # workers of a driver that was killed just now are still ending
 BYTES_PER_PARAMETER = 12 * checkpoint.KEEP + 16  # two checkpoints with moments, one being written, the model
 
@@ -52,8 +53,11 @@ def check_before(job: TrainingJob) -> TokenData:
         raise DataError(
             f"{job.data_folder}: the validation split has {data.val.tokens} tokens; raise data.val_fraction"
         )
-    files.check_writable(job.run_folder, BYTES_PER_PARAMETER * count.parameters(job.model), hint="paths.runs")
+    there = sum(path.stat().st_size for path in (job.run_folder / "checkpoints").rglob("*") if path.is_file())
+    needed = BYTES_PER_PARAMETER * count.parameters(job.model) - there  # older checkpoints make room for new ones
+    files.check_writable(job.run_folder, max(0, needed), hint="paths.runs")
     with run_lock(job.run_folder, LOCK_WAIT_S):
+        checkpoint.sweep(job.run_folder)
         if checkpoint.checkpoints(job.run_folder):
             checkpoint.restore_latest(job.run_folder, _empty_state(job))
     return data
@@ -64,8 +68,10 @@ def run(job: TrainingJob, show: Callable[[str], None], on_records: Callable[[lis
 
     `show` gets a line a record, `on_records` the records in batches while training goes on.
     """
-    state = _finished(job)
-    if state is None:
+    state = _finished(job, show)
+    if state is not None:
+        _Follower(job, show, on_records).catch_up()  # what a tracker has missed
+    else:
         if not origin.last_step(job.run_folder):
             for folder, step in origin.unfinished_by_other_code(job.run_folder, job.training.steps):
                 show(
@@ -74,7 +80,7 @@ def run(job: TrainingJob, show: Callable[[str], None], on_records: Callable[[lis
         origin.note(job.run_folder, provenance.git_commit())
         follower = _Follower(job, show, on_records)
         try:
-            ray_launcher.fit(job, follower.catch_up)
+            ray_launcher.fit(job, follower.catch_up, show)
         finally:
             follower.catch_up()
         state = _finished(job)
@@ -152,37 +158,55 @@ def _empty_state(job: TrainingJob) -> TrainingState:
     return TrainingState(model, make_optimizer(model, job.training), job.fingerprint)
 
 
-def _finished(job: TrainingJob) -> TrainingState | None:
+def _finished(job: TrainingJob, say: Callable[[str], None] = lambda line: None) -> TrainingState | None:
     """The run's last state where it has taken all its steps."""
     if not checkpoint.checkpoints(job.run_folder):
         return None
     state = _empty_state(job)
-    checkpoint.restore_latest(job.run_folder, state)
+    checkpoint.restore_latest(job.run_folder, state, say)
     return state if state.step >= job.training.steps else None
 
 
 class _Follower:
-    """Shows and forwards what workers have written to the log since the last call."""
+    """Shows and forwards what workers have written to the log since the last call.
+
+    A tracker that fails gets its records again, with the next ones or when the same command is given again.
+    """
 
     def __init__(
         self, job: TrainingJob, show: Callable[[str], None], on_records: Callable[[list[Record]], None]
     ) -> None:
         self._steps, self._show, self._on_records = job.training.steps, show, on_records
+        self._mark = job.run_folder / TRACKED
         resumed = origin.last_step(job.run_folder)
         log = RunLog(job.run_folder)
         log.truncate(resumed)
         self._tail = LogTail(log)
-        self._tail.new_records()  # shown by an earlier process
+        tracked = files.read_json(self._mark) if self._mark.is_file() else {"step": 0, "kinds": []}
+        self._waiting = [  # shown before
+            record
+            for record in self._tail.new_records()
+            if record["step"] > tracked["step"]
+            or (record["step"] == tracked["step"] and record["kind"] not in tracked["kinds"])
+        ]
+        self._complaint = ""
         if resumed:
-            show(f"resuming from step {resumed}")
+            show(f"resuming from step {resumed}" if resumed < self._steps else f"all {resumed} steps were taken before")
 
     def catch_up(self) -> None:
-        records = self._tail.new_records()
-        for record in records:
+        for record in self._tail.new_records():
             self._show(text_line(record, self._steps))
-        if not records:
+            self._waiting.append(record)
+        if not self._waiting:
             return
         try:
-            self._on_records(records)
+            self._on_records(self._waiting)
         except Exception as error:  # days of training must not end with a tracker's hiccup
-            self._show(f"tracking failed, training goes on: {error}")
+            if str(error) != self._complaint:
+                self._show(f"tracking failed, training goes on and will try again: {error}")
+            self._complaint = str(error)
+            return
+        last = self._waiting[-1]["step"]
+        kinds = [record["kind"] for record in self._waiting if record["step"] == last]
+        files.write_json(self._mark, {"step": last, "kinds": kinds})
+        self._waiting, self._complaint = [], ""

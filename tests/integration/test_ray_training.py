@@ -82,11 +82,63 @@ def test_a_killed_run_goes_on_from_its_checkpoint(tokens, tmp_path):
     assert line.strip() == f"resuming from step {step}"
     next_line = process.stdout.readline()
     assert next_line.startswith(f"step {step + 1:>4}/3000"), next_line
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
+    last = [json.loads(line)["step"] for line in (run_folder / "log.jsonl").read_text().splitlines()][-1]
+    saved = sorted(path.name for path in run_folder.glob("checkpoints/step-*"))[-1]
+    assert int(saved.split("-")[1]) >= last  # nothing is lost to a signal
     assert errors.strip().splitlines()[-1] == "interrupted; the same command goes on where it stopped"
     assert "Traceback" not in errors
+
+
+SEES_OTHER_FOLDERS = """
+import sys
+from pathlib import Path
+import torch.distributed as dist
+import torch.multiprocessing as processes
+from dataclasses import replace
+from pipeline.errors import CheckpointError
+from pipeline.training.loop import Worker, train
+from tests.unit.test_training import job
+
+def rank_of(rank, tokens, folder, case, store):
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    the_job = job(Path(tokens), Path(folder, "own" if rank == 0 or case == "missing" else "elsewhere"),
+                  "cluster.num_workers=2", "cluster.micro_batch_size=2", "training.steps=6")
+    if case == "missing" and rank == 1:  # what rank 0 resumes from is not whole here
+        from pipeline.training import checkpoint
+        whole = checkpoint.restore
+        def lacking(run_folder, step, state):
+            return whole(run_folder.parent / "nothing", step, state)
+        checkpoint.restore = lacking
+    try:
+        train(the_job, Worker(rank, 2), lambda report: None)
+        print("trained", flush=True)
+    except CheckpointError as error:
+        print(f"rank {rank}: {error}", flush=True)
+    dist.destroy_process_group()
+
+if __name__ == "__main__":
+    processes.spawn(rank_of, sys.argv[1:], nprocs=2)
+"""
+
+
+@pytest.mark.parametrize(("case", "text"), [("apart", "must lie on a disk that all"), ("missing", "cannot read what")])
+def test_fault_workers_that_see_other_folders_do_not_train(tokens, tmp_path, case, text):
+    script = tmp_path / "ranks.py"
+    script.write_text(SEES_OTHER_FOLDERS)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    (tmp_path / "elsewhere").mkdir()
+    if case == "missing":  # a checkpoint to resume from
+        from tests.unit.test_training import job, run
+
+        run(job(tokens, tmp_path / "own", "training.steps=4"))
+    arguments = [sys.executable, str(script), str(tokens), str(tmp_path), case, str(tmp_path / "store")]
+    done = subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=200)
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = [line for line in done.stdout.splitlines() if line]
+    assert len(lines) == 2 and all("rank 1 " in line and text in line for line in lines), done.stdout
 
 
 def test_a_loss_that_is_no_number_ends_the_run_with_one_message(tokens, tmp_path):

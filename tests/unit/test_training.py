@@ -14,6 +14,7 @@ from pipeline.training.log import RunLog, text_line
 from pipeline.training.loop import NonFiniteError, TrainingJob, Worker, train
 from pipeline.training.optimizer import is_decayed, make_optimizer
 from pipeline.training.schedule import learning_rate
+from pipeline.training.state import TrainingState
 from pipeline.training.throughput import peak_flops
 from tests.token_folder import write_token_folder
 
@@ -163,12 +164,66 @@ def test_a_checkpoint_of_another_run_is_refused(tokens, tmp_path):
         run(other)
 
 
-def test_a_damaged_checkpoint_is_refused(tokens, tmp_path):
+def cut(path):
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def flip_a_bit(path):
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1  # a weight or a moment, a little off: nothing but its hash tells
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [cut, flip_a_bit, lambda path: path.unlink()], ids=["cut", "bit", "gone"])
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
+def test_fault_a_damaged_checkpoint_falls_back_to_the_one_before(tokens, tmp_path, name, damage):
+    whole = run(job(tokens, tmp_path / "whole", "cluster.checkpoint_interval=4"))
+    the_job = job(tokens, tmp_path / "hit", "cluster.checkpoint_interval=4")
+    run(the_job)
+    newest = checkpoint.checkpoints(the_job.run_folder)[-1]
+    damage(newest / name)
+    model = build_model(the_job.model, seed=None)
+    state = TrainingState(model, make_optimizer(model, the_job.training), the_job.fingerprint)
+    said: list[str] = []
+    assert checkpoint.restore_latest(the_job.run_folder, state, said.append) == 8
+    assert len(said) == 1 and newest.name in said[0] and said[0].endswith("going on from step 8")
+    again = run(the_job)
+    for ours, theirs in zip(again.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_fault_no_whole_checkpoint_is_one_message(tokens, tmp_path):
     run(job(tokens, tmp_path))
-    weights = checkpoint.checkpoints(tmp_path)[-1] / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:100])
-    with pytest.raises(CheckpointError, match="damaged"):
+    for folder in checkpoint.checkpoints(tmp_path):
+        cut(folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"damaged.*to start over"):
         run(job(tokens, tmp_path, "training.steps=13"))
+
+
+def test_fault_what_a_killed_run_left_half_written_is_removed(tokens, tmp_path):
+    left = tmp_path / "checkpoints/.step-000000003.77.tmp"
+    left.mkdir(parents=True)
+    (left / "model.safetensors").write_bytes(b"half")
+    run(job(tokens, tmp_path))
+    assert not left.exists()
+
+
+def test_resume_behind_a_stop_that_was_asked_for(tokens, tmp_path):
+    """The step in flight is the last, a checkpoint is written, and what follows is bit for bit the same."""
+    whole = run(job(tokens, tmp_path / "whole", "cluster.checkpoint_interval=1000"))
+    the_job = job(tokens, tmp_path / "stopped", "cluster.checkpoint_interval=1000")
+    (the_job.run_folder / "stop").touch()
+    assert run(the_job).step == 1
+    (the_job.run_folder / "stop").unlink()
+    again = run(the_job)
+    assert again.step == the_job.training.steps
+    for ours, theirs in zip(again.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_checkpoints_come_by_minutes_too(tokens, tmp_path):
+    run(job(tokens, tmp_path, "cluster.checkpoint_interval=1000", "cluster.checkpoint_minutes=1e-9"))
+    assert [folder.name for folder in checkpoint.checkpoints(tmp_path)] == ["step-000000011", "step-000000012"]
 
 
 def test_two_checkpoints_are_kept(tokens, tmp_path):

@@ -174,4 +174,33 @@ def test_a_failing_tracker_does_not_end_training(tokens, tmp_path):
     follower = runs._Follower(job(tokens, tmp_path), shown.append, broken)
     RunLog(tmp_path).append({"kind": "validation", "step": 6, "loss_nats": 5.0})
     follower.catch_up()
-    assert shown == ["step  6/12  validation loss 5.0000 nats", "tracking failed, training goes on: no answer"]
+    follower.catch_up()
+    complaint = "tracking failed, training goes on and will try again: no answer"
+    assert shown == ["step  6/12  validation loss 5.0000 nats", complaint]  # said once
+
+
+def test_fault_a_tracker_that_comes_back_gets_every_record(tokens, tmp_path):
+    """Also in the next process, and none twice."""
+    the_job, got, down = job(tokens, tmp_path), [], [True]
+    (tmp_path / "checkpoints/step-000000008").mkdir(parents=True)
+
+    def tracker(records):
+        if down[0]:
+            raise ConnectionError("no answer")
+        got.extend((record["step"], record["kind"]) for record in records)
+
+    log = RunLog(tmp_path)
+    log.append({"kind": "validation", "step": 4, "loss_nats": 5.0})
+    first = runs._Follower(the_job, lambda line: None, tracker)
+    first.catch_up()
+    log.append({"kind": "validation", "step": 6, "loss_nats": 5.0})
+    first.catch_up()
+    assert got == []
+    down[0] = False
+    second = runs._Follower(the_job, lambda line: None, tracker)  # the driver was killed meanwhile
+    second.catch_up()
+    assert got == [(4, "validation"), (6, "validation")]
+    log.append({"kind": "sample", "step": 6, "text": "later in the same step"})
+    second.catch_up()
+    runs._Follower(the_job, lambda line: None, tracker).catch_up()
+    assert got == [(4, "validation"), (6, "validation"), (6, "sample")]

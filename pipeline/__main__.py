@@ -48,9 +48,11 @@ def _check(experiment: "Experiment") -> None:
 
     for folder in experiment.config.paths.model_dump().values():
         files.check_writable(Path(folder), 0)
-    faults = make_plan(experiment).faults
-    if faults:
-        raise ConfigError("this experiment cannot run here:\n" + "\n".join(f"  - {fault}" for fault in faults))
+    plan = make_plan(experiment)
+    if plan.faults:
+        raise ConfigError("this experiment cannot run here:\n" + "\n".join(f"  - {fault}" for fault in plan.faults))
+    for note in plan.notes:
+        print(f"note: {note}", flush=True)
 
 
 def _do_all(experiment: "Experiment") -> None:

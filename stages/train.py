@@ -28,6 +28,12 @@ def plan(work: "list[Work]") -> str:
     return plan.text([one.composed for one in work])
 
 
+def notes(work: "list[Work]") -> list[str]:
+    from pipeline.training import plan
+
+    return plan.notes([one.composed for one in work])
+
+
 def finish() -> None:
     """Training is over: Ray's processes must not share the cores with what is timed next."""
     from pipeline.training import ray_launcher

@@ -12,16 +12,20 @@ from pipeline.experiment.work import Work, makers
 
 @dataclass
 class Plan:
-    """`faults` keep the experiment from running here, `left_out` only its optional stages from being done."""
+    """`faults` keep the experiment from running here, `left_out` only its optional stages from being done; `notes` are
+    to be borne in mind."""
 
     faults: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def make_plan(experiment: Experiment) -> Plan:
     """Look at the machine and at what is there; touches nothing."""
     plan = Plan(_input_faults(experiment))
     for stage in experiment.stages:
+        if hasattr(stage.script, "notes"):
+            plan.notes += [f"{stage.name}: {note}" for note in stage.script.notes(experiment.work_of(stage))]
         todo = [work for work in experiment.work_of(stage) if stage.always or not work.is_done()]
         if todo and hasattr(stage.script, "check"):
             _check(stage, todo, plan)

@@ -22,6 +22,7 @@ def plan_text(experiment: Experiment, plan: Plan) -> str:
     done = [name for name, state in states if state.name == "done"]
     lines += [f"done       {', '.join(done)}"] if done else []
     lines += [f"stale      {name}: {state.why}" for name, state in states if state.name == "stale"]
+    lines += ["", *(f"note: {note}" for note in plan.notes)] if plan.notes else []
     if plan.left_out:
         lines += ["", "left out here:", *(f"  - {one}" for one in plan.left_out)]
     if plan.faults:

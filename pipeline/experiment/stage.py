@@ -19,6 +19,7 @@ class Stage:
     The script's `run(work, log)` does the work. It may define besides:
     `check(work) -> list[str]`: what this machine lacks for a list of this stage's work, a line each; raises
     PipelineError for settings that no machine can run.
+    `notes(work) -> list[str]`: what to bear in mind when the results of this work are compared, a line each.
     `plan(work) -> str`: what a dry run shows of it.
     `finish()`: called when an experiment's last work of this stage is done.
     """

@@ -35,7 +35,7 @@ class TrainingPlan:
     @classmethod
     def of(cls, config: Config) -> "TrainingPlan":
         training, hardware = config.training, config.hardware
-        tokens = training.steps * training.global_batch_size * config.model.block_size
+        tokens = _tokens(config)
         hours = None
         if config.cluster.device == "cuda":
             rate = hardware.matmul_flops * hardware.training_mfu
@@ -72,6 +72,25 @@ def text(configs: Sequence[Config]) -> str:
         f"{table}\n\nGPU hours are projected: training FLOPs at {hardware.training_mfu:.0%} of "
         f"{hardware.matmul_flops:.3g} FLOP/s ({hardware.name}); the paper's A100 hours are quoted."
     )
+
+
+def notes(configs: Sequence[Config]) -> list[str]:
+    """A line where the models are not trained on the same number of tokens: a comparison that is not like with like."""
+    seen: dict[int, list[str]] = {}
+    for config in configs:
+        seen.setdefault(_tokens(config), []).append(config.model.name)
+    if len(seen) < 2:
+        return []
+    groups = ", ".join(f"{_short(tokens)} for {' and '.join(names)}" for tokens, names in sorted(seen.items()))
+    return [f"these models do not see the same number of training tokens: {groups}"]
+
+
+def _tokens(config: Config) -> int:
+    return config.training.steps * config.training.global_batch_size * config.model.block_size
+
+
+def _short(tokens: int) -> str:
+    return f"{tokens / 1e9:.1f}B" if tokens >= 1e9 else f"{tokens:,}"
 
 
 def faults(configs: Sequence[Config]) -> list[str]:

@@ -31,7 +31,8 @@ def check(work: "list[Work]") -> list[str]:
     try:
         if benchmark.engine != "torch":
             engine_grid.check(benchmark)
-            check_gpus(max(grid))
+            if benchmark.engine == "tensorrt":  # TensorRT-LLM may run elsewhere
+                check_gpus(max(grid))
         elif benchmark.protocol == "one_rank":
             one_rank.check(benchmark, config.cluster, grid)
         else:

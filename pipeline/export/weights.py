@@ -13,8 +13,8 @@ from pipeline.errors import CheckpointError
 from pipeline.export.heads import pad_heads
 from pipeline.export.tensor_file import StoredTensor, TensorFile
 from pipeline.models import Placement, build_model, local_shape
-from pipeline.models.checkpoint import WEIGHTS, read_config
-from pipeline.models.placement import has_ways, weights_identity
+from pipeline.models.checkpoint import WEIGHTS, check_same_weights, read_config
+from pipeline.models.placement import has_ways
 from pipeline.models.shard import REPLICATED, shard
 from pipeline.provenance import fingerprint
 
@@ -72,11 +72,7 @@ class TrainedSource:
     kind = "trained"
 
     def __init__(self, folder: Path, config: ModelConfig) -> None:
-        found = weights_identity(read_config(folder))
-        wanted = weights_identity(config)
-        if found != wanted:
-            differing = [f"{key}={found[key]} (wanted {wanted[key]})" for key in wanted if found[key] != wanted[key]]
-            raise CheckpointError(f"{folder} holds another model than {config.name}: {', '.join(differing)}")
+        check_same_weights(folder, read_config(folder), config)
         self.folder, self.config = folder, config
         self._check()
 

@@ -68,8 +68,8 @@ def load_model(
     Raises CheckpointError when `folder` holds another model than `expected`, or damaged files.
     """
     config = read_config(folder)
-    if expected is not None and weights_identity(config) != weights_identity(expected):
-        raise CheckpointError(f"{folder} holds another model: {_differences(config, expected)}")
+    if expected is not None:
+        check_same_weights(folder, config, expected)
     model = build_model(expected or config, placement, seed=None, device=device, dtype=dtype)  # on its own schedule
     with torch.no_grad():
         for name, tensor in read_weights(folder, config, placement, model):
@@ -103,6 +103,9 @@ def read_weights(
         raise CheckpointError(f"{path} is damaged: {error}") from None
 
 
-def _differences(found: ModelConfig, expected: ModelConfig) -> str:
-    ours, theirs = weights_identity(expected), weights_identity(found)
-    return ", ".join(f"{key}={theirs[key]} (wanted {ours[key]})" for key in ours if ours[key] != theirs[key])
+def check_same_weights(folder: Path, found: ModelConfig, wanted: ModelConfig) -> None:
+    """Raise CheckpointError, naming every difference, where weights of `found` cannot serve `wanted`."""
+    theirs, ours = weights_identity(found), weights_identity(wanted)
+    odd = [f"{key}={theirs[key]} (wanted {ours[key]})" for key in ours if theirs[key] != ours[key]]
+    if odd:
+        raise CheckpointError(f"{folder} holds another model than {wanted.name}: {', '.join(odd)}")

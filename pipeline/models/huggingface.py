@@ -14,6 +14,7 @@ from pipeline import files
 from pipeline.config.model import ModelConfig
 from pipeline.errors import CheckpointError
 from pipeline.models.build import build_model
+from pipeline.models.checkpoint import check_same_weights
 from pipeline.models.transformer import Transformer
 
 # their name in a block -> ours; Conv1D weights are (in, out), as ours are
@@ -62,10 +63,8 @@ def load_huggingface(folder: Path, expected: ModelConfig | None = None) -> Trans
     Raises CheckpointError where it is no GPT-2, not the `expected` shape, or tensors do not fit.
     """
     config = read_config(folder, expected.name if expected else folder.name)
-    if expected is not None and config.identity() != expected.identity():
-        wished, has = expected.identity(), config.identity()
-        odd = [f"{key}={has[key]} (wanted {wished[key]})" for key in wished if wished[key] != has[key]]
-        raise CheckpointError(f"{folder} holds another model: {', '.join(odd)}")
+    if expected is not None:
+        check_same_weights(folder, config, expected)
     model = build_model(config, seed=None)
     wanted = dict(model.named_parameters())
     found = set()

@@ -182,7 +182,9 @@ class _Follower:
         log = RunLog(job.run_folder)
         log.truncate(resumed)
         self._tail = LogTail(log)
-        tracked = files.read_json(self._mark) if self._mark.is_file() else {"step": 0, "kinds": []}
+        tracked: dict[str, Any] = {"step": 0, "kinds": []}
+        if self._mark.is_file():
+            tracked = files.read_json(self._mark)
         self._waiting = [  # shown before
             record
             for record in self._tail.new_records()

@@ -12,7 +12,7 @@ from pipeline.config import Config, ModelConfig
 from pipeline.data import Tokenizer, load_tokenizer
 from pipeline.errors import CheckpointError, DataError, MissingRequirementError, PipelineError
 from pipeline.models import WHOLE, Placement, Transformer, build_model, huggingface, shard_state
-from pipeline.models.checkpoint import load_model, read_config
+from pipeline.models.checkpoint import check_same_weights, load_model, read_config
 
 HUB_OWNER = "openai-community"
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt")
@@ -69,15 +69,10 @@ def find_source(config: Config, trained: Path) -> ModelSource:
     """
     wanted = config.evaluation.checkpoint
     if wanted is None:
-        found = read_config(trained)  # says so where nothing is trained
-        if found.identity() != config.model.identity():
-            load_model(trained, config.model)  # raises, naming every difference
+        check_same_weights(trained, read_config(trained), config.model)  # says so where nothing is trained
         return ModelSource(trained, config.model)
     folder = _checkpoint_folder(wanted, config)
-    theirs, ours = huggingface.read_config(folder, config.model.name).identity(), config.model.identity()
-    if theirs != ours:
-        odd = ", ".join(f"{key}={theirs[key]} (wanted {ours[key]})" for key in ours if ours[key] != theirs[key])
-        raise CheckpointError(f"{folder} holds another model than model={config.model.name}: {odd}")
+    check_same_weights(folder, huggingface.read_config(folder, config.model.name), config.model)
     return ModelSource(folder, config.model, is_huggingface=True)
 
 

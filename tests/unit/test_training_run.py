@@ -146,6 +146,9 @@ def test_a_checkpoint_without_all_moments_is_damaged(tmp_path):
     moments = load_file(folder / "optimizer.safetensors")
     moments.pop("exp_avg_sq.wte.weight")
     save_file(moments, folder / "optimizer.safetensors")
+    body = files.read_json(folder / "state.json")
+    body["sha256"]["optimizer.safetensors"] = files.sha256_of(folder / "optimizer.safetensors")
+    files.write_json(folder / "state.json", body)
     with pytest.raises(CheckpointError, match=r"damaged.*exp_avg_sq\.wte\.weight"):
         checkpoint.restore_latest(tmp_path, stepped_state())
 

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,14 @@ from pipeline.errors import ConfigError
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
-def compose(overrides: list[str]) -> Config:
-    """Compose conf/ with Hydra overrides and check it; raises ConfigError with all faults."""
+def compose(overrides: list[str], read: Collection[str] | None = None) -> Config:
+    """Compose conf/ with Hydra overrides and check it; raises ConfigError with all faults.
+
+    `read` names the identity groups that the work reads (None: all): what does not fit in others is no fault.
+    """
     from pipeline.models.placement import shape_faults
 
-    return parse(compose_raw(overrides), shape_faults, _ranks)
+    return parse(compose_raw(overrides), shape_faults, _ranks, read)
 
 
 def compose_raw(overrides: list[str]) -> dict[str, Any]:

@@ -68,8 +68,8 @@ def solve(arguments: list[str]) -> None:
     given: dict[str, int] = {}
     for argument in arguments:
         key, _, value = argument.partition("=")
-        if key not in BUDGET_KEYS or not value.isdigit():
-            raise ConfigError(f"{argument}: budget= takes {', '.join(BUDGET_KEYS)}, each a whole number")
+        if key not in BUDGET_KEYS or not value.isdecimal() or int(value) == 0:
+            raise ConfigError(f"{argument}: budget= takes {', '.join(BUDGET_KEYS)}, each a whole number above 0")
         given[key] = int(value)
     defaults: dict[str, Any] = {"n_layer": 12, "n_ways": 4, "heads_per_way": 12 // given.get("n_ways", 4) or 1}
     width = solve_width(given.pop("budget"), **{**defaults, **given})

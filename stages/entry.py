@@ -26,8 +26,9 @@ def _run(run: "RunFunction", overrides: list[str]) -> None:
     from pipeline.experiment.stages import BY_NAME
     from pipeline.experiment.work import Work
 
-    config = compose(overrides)
-    work = Work(BY_NAME[run.__globals__["__spec__"].name.removeprefix("stages.")], config)
+    stage = BY_NAME[run.__globals__["__spec__"].name.removeprefix("stages.")]
+    config = compose(overrides, {entry.partition(".")[0] for entry in (*stage.settings, *stage.also)})
+    work = Work(stage, config)
     with verbose(config):
         if config.debug.dry_run:
             _print_plan(work)

@@ -1,7 +1,7 @@
 """From composed plain data to a checked Config, or every fault of it at once."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -30,18 +30,20 @@ def parse(
     raw: dict[str, Any],
     model_faults: Callable[[ModelConfig], list[str]] = no_faults,
     more_faults: Callable[[Config], list[str]] = no_faults,
+    read: Collection[str] | None = None,
 ) -> Config:
     """Type and check a composed configuration; raises ConfigError with every fault at once.
 
     What a model may be is known where models are built: `model_faults` finds what keeps this one from being built,
-    `more_faults` what else is wrong with a configuration whose model can be.
+    `more_faults` what else is wrong with a configuration whose model can be. Rules between groups hold for those that
+    are `read` (None: all).
     """
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
         raise ConfigError(_describe([*_faults(error), *_model_faults(raw, model_faults)])) from None
     of_model = model_faults(config.model)
-    faults = [*of_model, *rules.faults(config), *([] if of_model else more_faults(config))]
+    faults = [*of_model, *rules.faults(config, read), *([] if of_model else more_faults(config))]
     if faults:
         raise ConfigError(_describe(faults))
     return config

@@ -1,11 +1,22 @@
 """Every rule between fields of different groups, in one place."""
 
+from collections.abc import Collection
+
 from pipeline.config.schema import Config
 
 
-def faults(config: Config) -> list[str]:
-    """Everything wrong between groups, each as "key=value: what is wrong; what would be right"."""
-    return [*_batch(config), *_vocabulary(config), *_schedule(config), *_engine(config)]
+def faults(config: Config, read: Collection[str] | None = None) -> list[str]:
+    """Everything wrong between groups, each as "key=value: what is wrong; what would be right".
+
+    Of groups that are not all in `read` (None: all are) nothing is said.
+    """
+    rules = {
+        _batch: {"training"},  # and the cluster, which any work may read
+        _vocabulary: {"model", "data"},
+        _schedule: {"training"},
+        _engine: {"engine"},
+    }
+    return [fault for rule, groups in rules.items() if read is None or groups <= {*read} for fault in rule(config)]
 
 
 def _batch(config: Config) -> list[str]:

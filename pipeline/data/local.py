@@ -130,7 +130,10 @@ def jsonl_documents(path: Path, field: str) -> Iterator[Document]:
                 text = row.get(field) if isinstance(row, dict) else None
                 if not isinstance(text, str):
                     keys = ", ".join(row) if isinstance(row, dict) else "no fields"
-                    raise DataError(f"{place}: no text in field {field!r} ({keys} there); set data.text_field")
+                    there = (
+                        f"{type(text).__name__} there" if isinstance(row, dict) and field in row else f"{keys} there"
+                    )
+                    raise DataError(f"{place}: no text in field {field!r} ({there}); set data.text_field")
                 yield Document(whole_characters(text, place), len(line))
             offset += len(line)
 

@@ -1,5 +1,7 @@
 """Bad configurations: one clear message, all faults at once, before any work."""
 
+import sys
+
 import pytest
 
 from pipeline.compose import compose
@@ -85,6 +87,41 @@ def test_a_shape_that_cannot_be_is_reported_beside_everything_else():
     of_rules = message("model.n_head=6", "model.vocab_size=100", "training.warmup_steps=1000000")
     assert of_rules.startswith("3 faults") and "model.n_head=6" in of_rules
     assert message("model.architecture=krakn", "model.vocab_size=100").startswith("2 faults")
+
+
+def test_what_does_not_fit_in_groups_that_are_not_read_is_no_fault():
+    """Tokens of GPT-2's vocabulary can be made whatever the model that some other stage would train."""
+    overrides = ["data=local", "training.warmup_steps=1000000"]
+    assert compose(overrides, read={"data"}).data.tokenizer_vocab_size == 50257
+    with pytest.raises(ConfigError, match=r"^2 faults"):
+        compose(overrides, read={"model", "data", "training"})
+    with pytest.raises(ConfigError, match="must be text"):
+        compose(["data.text_field=3"], read={"data"})
+
+
+def test_the_documented_command_for_ones_own_text_plans(tmp_path, monkeypatch, capsys):
+    from stages import entry
+
+    (tmp_path / "a.txt").write_text("text\n")
+    command = [
+        "prepare_data",
+        "data=local",
+        f"data.source=[{tmp_path}]",
+        f"paths.data={tmp_path}/data",
+        "tracking=none",
+    ]
+    monkeypatch.setattr(sys, "argv", [*command, "debug=dry_run"])
+    from stages import prepare_data
+
+    assert entry.launch(prepare_data.run, "") == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("bad", ["n_ways=0", "n_layer=-1", "heads_per_way=x", "width=3"])
+def test_a_budget_that_cannot_be_solved_for_is_one_line(bad):
+    from stages import describe
+
+    with pytest.raises(ConfigError, match=f"^{bad}: budget= takes budget, .* each a whole number above 0$"):
+        describe.main(["budget=124000000", bad])
 
 
 def test_unknown_experiment():

@@ -90,6 +90,7 @@ def test_a_character_across_two_blocks_is_whole_and_a_cut_one_is_named(tmp_path:
         (b'{"text": "ok"}\n{"text": "caf\xe9"}\n', r"a\.jsonl: not UTF-8 at byte offset 28"),
         (b'{"text": "ok"}\n{"text": \n', r"a\.jsonl, line 2 \(byte offset 15\): not JSON"),
         (b'{"body": "ok"}\n', r"line 1 .*no text in field 'text' \(body there\); set data\.text_field"),
+        (b'{"text": 3}\n', r"line 1 .*no text in field 'text' \(int there\)"),
         (b'["text"]\n', r"no text in field 'text' \(no fields there\)"),
         (b'{"text": "\\ud800"}\n', r"line 1 .*half a surrogate pair"),
         (b"", r"the corpus is empty; every file has 0 bytes"),

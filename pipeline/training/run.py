@@ -182,14 +182,14 @@ class _Follower:
         log = RunLog(job.run_folder)
         log.truncate(resumed)
         self._tail = LogTail(log)
-        tracked: dict[str, Any] = {"step": 0, "kinds": []}
+        self._tracked: dict[str, Any] = {"step": 0, "kinds": []}  # the last step, and its records that are delivered
         if self._mark.is_file():
-            tracked = files.read_json(self._mark)
+            self._tracked = files.read_json(self._mark)
         self._waiting = [  # shown before
             record
             for record in self._tail.new_records()
-            if record["step"] > tracked["step"]
-            or (record["step"] == tracked["step"] and record["kind"] not in tracked["kinds"])
+            if record["step"] > self._tracked["step"]
+            or (record["step"] == self._tracked["step"] and record["kind"] not in self._tracked["kinds"])
         ]
         self._complaint = ""
         if resumed:
@@ -209,6 +209,8 @@ class _Follower:
             self._complaint = str(error)
             return
         last = self._waiting[-1]["step"]
+        before = self._tracked["kinds"] if self._tracked["step"] == last else []
         kinds = [record["kind"] for record in self._waiting if record["step"] == last]
-        files.write_json(self._mark, {"step": last, "kinds": kinds})
+        self._tracked = {"step": last, "kinds": [*before, *kinds]}
+        files.write_json(self._mark, self._tracked)
         self._waiting, self._complaint = [], ""

@@ -111,6 +111,11 @@ def _engine(folder: Path, description: Any) -> object:
     return description["key"]
 
 
+def host() -> str:
+    """Names this machine without telling its name."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
 def describe(
     config_fingerprint: str, inputs: dict[str, str] | None = None, code: dict[str, str] | None = None, **more: Any
 ) -> dict[str, Any]:
@@ -124,7 +129,7 @@ def describe(
         "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": package_versions(),
         "device": device_description(),
-        "host": hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8],
+        "host": host(),
         "config_fingerprint": config_fingerprint,
         "code": code or {},
         "inputs": inputs or {},

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import files
+import psutil
+
+from pipeline import files, provenance
 from pipeline.errors import OutputError
 
 if TYPE_CHECKING:
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
 SQLITE = "sqlite:///"
 STANDALONE = "stages run on their own"
+OPENING_S = 180.0  # making a new store takes some seconds, on a busy machine more
 BATCH = 900  # the store takes at most 1000 metrics a call
 
 
@@ -42,8 +45,11 @@ class Tracker:
         yield
 
     @contextlib.contextmanager
-    def stage(self, name: str, config: "Config") -> Iterator[StageRun]:
-        """`name` is a stage, with its model where it has one: "train demo_standard"."""
+    def stage(self, name: str, config: "Config", key: str = "") -> Iterator[StageRun]:
+        """`name` is a stage, with its model where it has one; `key` tells its work from others of that name.
+
+        Work that is begun again goes on in its run.
+        """
         yield StageRun()
 
 
@@ -61,11 +67,23 @@ def ui_command(config: "Config") -> str | None:
     return f"mlflow ui --backend-store-uri {config.tracking.uri}"
 
 
+def _sole_maker(uri: str) -> contextlib.AbstractContextManager[None]:
+    """Tables are made by one process at a time: MLflow breaks a new SQLite store that two open at once."""
+    if not uri.startswith(SQLITE):
+        return contextlib.nullcontext()
+    path = Path(uri.removeprefix(SQLITE))
+    files.check_writable(path.parent, hint="tracking.uri")  # MLflow itself would try again for minutes
+    in_use = f"tracking.uri={uri}: another process has been opening the store for minutes; is it alive?"
+    return files.locked(path.with_name(f"{path.name}.lock"), OPENING_S, in_use)
+
+
 class MlflowTracker(Tracker):
     """Runs in MLflow's store: SQLite in the project unless tracking.uri says otherwise."""
 
     def __init__(self, config: "Config") -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a server that is gone is said within seconds
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         import logging
 
         import mlflow
@@ -74,52 +92,66 @@ class MlflowTracker(Tracker):
             logging.getLogger(noisy).setLevel(logging.WARNING)
         self._mlflow = mlflow
         tracking = config.tracking
-        if tracking.uri.startswith(SQLITE):  # MLflow itself would try again for minutes
-            files.check_writable(Path(tracking.uri.removeprefix(SQLITE)).parent, hint="tracking.uri")
-        name = config.experiment.name if config.experiment else STANDALONE
-        try:
-            mlflow.set_tracking_uri(tracking.uri)
-            client = mlflow.MlflowClient()
-            found = client.get_experiment_by_name(name)
-            if found is None:
-                local = tracking.uri.startswith(SQLITE)
-                location = Path(tracking.artifact_dir).resolve().as_uri() if local else None
-                self._experiment_id = client.create_experiment(name, artifact_location=location)
-            else:
-                self._experiment_id = found.experiment_id
-        except Exception as error:  # MLflow raises whatever its store raises
-            raise OutputError(
-                f"tracking.uri={tracking.uri}: cannot open the MLflow store ({error}); "
-                "check the path, or set tracking=none"
-            ) from error
-        self._client = client
+        mlflow.set_tracking_uri(tracking.uri)
+        mlflow.set_system_metrics_sampling_interval(tracking.system_metrics_interval_s)
         self._system_metrics = tracking.system_metrics
         self._parent: str | None = None
-        mlflow.set_system_metrics_sampling_interval(tracking.system_metrics_interval_s)
+        try:
+            with _sole_maker(tracking.uri):
+                self._client = mlflow.MlflowClient()  # makes the tables of a new store
+                self._experiment_id = self._open(
+                    config.experiment.name if config.experiment else STANDALONE, tracking.artifact_dir
+                )
+                self._end_what_died()
+        except OutputError:
+            raise
+        except Exception as error:  # MLflow raises whatever its store raises
+            raise OutputError(
+                f"tracking.uri={tracking.uri}: cannot open the MLflow store ({str(error).splitlines()[0]}); "
+                "check the path or the server, or set tracking=none"
+            ) from error
+
+    def _open(self, name: str, artifact_dir: str) -> str:
+        """The id of the MLflow experiment, made where it is not there."""
+        found = self._client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        local = self._mlflow.get_tracking_uri().startswith(SQLITE)
+        location = Path(artifact_dir).resolve().as_uri() if local else None
+        return str(self._client.create_experiment(name, artifact_location=location))
+
+    def _end_what_died(self) -> None:
+        """Runs that a killed process of this machine left running are killed ones."""
+        condition = f"attributes.status = 'RUNNING' and tags.host = '{provenance.host()}'"
+        for run in self._client.search_runs([self._experiment_id], condition):
+            process = run.data.tags.get("process", "")
+            if process.isdigit() and not psutil.pid_exists(int(process)):
+                self._client.set_terminated(run.info.run_id, "KILLED")
 
     @contextlib.contextmanager
     def experiment(self, config: "Config", key: str) -> Iterator[None]:
         name = f"{config.experiment.name if config.experiment else STANDALONE} {config.scale.name} {key}"
-        run = self._find(name, parent=None)
+        run = self._find(name, key)
+        tags = self._tags(key) | {"scale": config.scale.name}
         with self._mlflow.start_run(
-            run_id=run, run_name=name, experiment_id=self._experiment_id, log_system_metrics=False
+            run_id=run, run_name=name, experiment_id=self._experiment_id, log_system_metrics=False, tags=tags
         ) as parent:
             self._parent = parent.info.run_id
-            self._mlflow.set_tag("scale", config.scale.name)
             try:
                 yield
             finally:
                 self._parent = None
 
     @contextlib.contextmanager
-    def stage(self, name: str, config: "Config") -> Iterator[StageRun]:
-        run = self._find(name, self._parent) if self._parent else None
+    def stage(self, name: str, config: "Config", key: str = "") -> Iterator[StageRun]:
+        run = self._find(name, key) if key or self._parent else None
         with self._mlflow.start_run(
             run_id=run,
             run_name=name,
             experiment_id=self._experiment_id,
             nested=self._parent is not None,
             log_system_metrics=self._system_metrics,
+            tags=self._tags(key),
         ) as child:
             log = MlflowStageRun(self._mlflow, self._client, child.info.run_id)
             if run is None:
@@ -127,13 +159,18 @@ class MlflowTracker(Tracker):
                 log.log_text(config.model_dump_json(indent=2), "config.json")
             yield log
 
-    def _find(self, name: str, parent: str | None) -> str | None:
-        """A run of this name (and parent) that was begun before: restarts go on in it."""
-        condition = f"attributes.run_name = '{name}'"
-        if parent:
-            condition += f" and tags.`mlflow.parentRunId` = '{parent}'"
-        runs = self._client.search_runs([self._experiment_id], condition, max_results=1)
-        return runs[0].info.run_id if runs else None
+    def _tags(self, key: str) -> dict[str, str]:
+        """What a later process knows a run by: its work, and whether the process that writes it lives."""
+        return {"work": key, "host": provenance.host(), "process": str(os.getpid())}
+
+    def _find(self, name: str, key: str) -> str | None:
+        """A run of this name, work and parent that was begun before: restarts go on in it."""
+        condition = f"attributes.run_name = '{name}' and tags.work = '{key}'"
+        if self._parent:
+            condition += f" and tags.`mlflow.parentRunId` = '{self._parent}'"
+        runs = self._client.search_runs([self._experiment_id], condition)
+        found = [run for run in runs if self._parent or "mlflow.parentRunId" not in run.data.tags]
+        return found[0].info.run_id if found else None
 
 
 class MlflowStageRun(StageRun):

@@ -16,7 +16,7 @@ RunFunction = Callable[[Work, StageRun], None]
 def do(work: Work, run: RunFunction, tracker: Tracker) -> None:
     """Run a stage script on `work`, logged; raises PipelineError where it cannot be done or fails."""
     work.begin()
-    with tracker.stage(work.name, work.composed) as log:
+    with tracker.stage(work.name, work.composed, work.key) as log:
         run(work, log)
 
 

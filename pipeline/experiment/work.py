@@ -143,6 +143,11 @@ class Work:
         """The work of another stage that writes `path`."""
         return next((work for work in makers(self.composed) if path in work.paths(*work.stage.outputs)), None)
 
+    @property
+    def key(self) -> str:
+        """Names what would be done: settings, code and inputs."""
+        return provenance.fingerprint(self.fingerprint, self.code, self.inputs)
+
     def device_flops(self) -> dict[str, float]:
         """Peak rates of known devices, for a share of them: shown beside a result, no part of it."""
         from pipeline.compose import device_flops

@@ -18,7 +18,7 @@ from pipeline.provenance import fingerprint
 
 ROWS = 256  # rows fetched at once
 OPENWEBTEXT = "Skylion007/openwebtext"
-OPENWEBTEXT_BYTES = 39_769_491_688  # of its text, as the hub states
+OPENWEBTEXT_BYTES = 39_769_491_688  # of its text: an estimate for disk space, not checked here
 OPENWEBTEXT_PARQUET_BYTES = 24_200_000_000  # of its files, about
 
 

@@ -76,12 +76,18 @@ def solve(arguments: list[str]) -> None:
     print(json.dumps(width.__dict__, indent=2))
 
 
+def _check_alone(arguments: list[str]) -> None:
+    if more := [argument for argument in arguments if argument != "all=true"]:
+        raise ConfigError(f"{' '.join(more)}: all=true describes the shipped models as they are and takes nothing else")
+
+
 def main(arguments: list[str]) -> None:
     if {"-h", "--help"} & set(arguments):
         print((__doc__ or "").strip())
     elif any(argument.startswith("budget=") for argument in arguments):
         solve(arguments)
     elif "all=true" in arguments:
+        _check_alone(arguments)
         describe_all()
     else:
         describe_one(arguments)

@@ -49,12 +49,11 @@ class Cell:
 def expand(benchmark: BenchmarkConfig, model_by_name: ModelByName) -> dict[int, list[Models]]:
     """Models by number of ranks; raises ConfigError with every shape that cannot be run."""
     grid: dict[int, list[Models]] = {}
-    faults = _unknown(benchmark)
+    faults = {fault: fault for fault in _unknown(benchmark)}  # the line by what is wrong: one, wherever it is met
     for tp_size in benchmark.tp_sizes:
         grid[tp_size] = [_models(benchmark, shape, tp_size, model_by_name, faults) for shape in benchmark.shapes]
     if faults:
-        unique = list(dict.fromkeys(faults))
-        raise ConfigError("this benchmark cannot be run:\n" + "\n".join(f"  - {fault}" for fault in unique))
+        raise ConfigError("this benchmark cannot be run:\n" + "\n".join(f"  - {line}" for line in faults.values()))
     return grid
 
 
@@ -71,7 +70,7 @@ def decode_cells(benchmark: BenchmarkConfig) -> list[Cell]:
 
 
 def _models(
-    benchmark: BenchmarkConfig, shape: Shape, tp_size: int, model_by_name: ModelByName, faults: list[str]
+    benchmark: BenchmarkConfig, shape: Shape, tp_size: int, model_by_name: ModelByName, faults: dict[str, str]
 ) -> Models:
     chosen: dict[str, ModelConfig] = {}
     for architecture in benchmark.architectures:
@@ -79,9 +78,10 @@ def _models(
             model = timed_model(benchmark, shape, architecture, tp_size, model_by_name)
             local_shape(model, Placement(0, tp_size))
         except ConfigError as error:
-            faults.append(f"benchmark.tp_sizes={tp_size}, {shape.size} {architecture}: {error}")
+            where = f"benchmark.tp_sizes={tp_size}, {shape.size} {architecture}"
+            faults.setdefault(str(error), f"{where}: {error}")
             continue
-        faults += _context_faults(benchmark, model)
+        faults |= {fault: fault for fault in _context_faults(benchmark, model)}
         chosen[architecture] = model
     return Models(shape.size, tp_size, chosen, frozenset(shape.models))
 

@@ -80,6 +80,14 @@ class BenchmarkConfig(Group):
         sizes = [shape.size for shape in self.shapes]
         own = {architecture for shape in self.shapes for architecture in shape.models}
         faults = [f"shapes={sizes}: must name each once"] if len(set(sizes)) < len(sizes) else []
+        faults += [
+            f"{what}_min={least}: must not be above {what}_max={most}"
+            for what, least, most in (
+                ("warmup", self.warmup_min, self.warmup_max),
+                ("repeats", self.repeats_min, self.repeats_max),
+            )
+            if least > most
+        ]
         if self.architectures[:1] != [BASELINE]:
             faults.append(f"architectures={self.architectures}: must begin with {BASELINE}, which speedups are against")
         faults += [

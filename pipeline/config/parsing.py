@@ -108,6 +108,7 @@ def known_keys(group: str) -> list[str]:
 
 
 def nearest(name: str, candidates: list[str]) -> str | None:
-    """The candidate closest in spelling, or None when nothing is near."""
-    close = difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
+    """The candidate closest in spelling, of those that begin so where any does; None when nothing is near."""
+    begun = [candidate for candidate in candidates if name and candidate.startswith(name)]
+    close = difflib.get_close_matches(name, begun or candidates, n=1, cutoff=0.0 if begun else 0.5)
     return close[0] if close else None

@@ -48,6 +48,10 @@ def message(*overrides: str) -> str:
         (["training.seed=[1"], ["training.seed=[1: not of the form"]),
         (["hardware.link_bandwidth=inf"], ["hardware.link_bandwidth=inf: must be a finite number"]),
         (["benchmark.contexts=[]"], ["benchmark.contexts=[]: must not be empty"]),
+        (["benchmark.batch_sizes=[]"], ["benchmark.batch_sizes=[]: must not be empty"]),
+        (["benchmark.repeats_min=9", "benchmark.repeats_max=3"], ["benchmark.repeats_min=9", "above repeats_max=3"]),
+        (["benchmark.warmup_min=9", "benchmark.warmup_max=3"], ["benchmark.warmup_min=9", "above warmup_max=3"]),
+        (["hardware=a100"], ["hardware=a100: no such hardware; did you mean a100_40gb_"]),
         (["benchmark.tp_sizes=[]"], ["benchmark.tp_sizes=[]: must not be empty"]),
         (["benchmark.tp_sizes=[4,4]"], ["benchmark.tp_sizes=[4, 4]: must name each once"]),
         (["benchmark.architectures=[]"], ["benchmark.architectures=[]: must begin with standard"]),
@@ -122,6 +126,13 @@ def test_a_budget_that_cannot_be_solved_for_is_one_line(bad):
 
     with pytest.raises(ConfigError, match=f"^{bad}: budget= takes budget, .* each a whole number above 0$"):
         describe.main(["budget=124000000", bad])
+
+
+def test_describing_all_models_takes_nothing_else():
+    from stages import describe
+
+    with pytest.raises(ConfigError, match=r"^model=demo_ladder extra=1: all=true .* takes nothing else$"):
+        describe.main(["all=true", "model=demo_ladder", "extra=1"])
 
 
 def test_unknown_experiment():

@@ -154,3 +154,10 @@ def test_a_grid_that_cannot_be_run_is_refused_with_one_message(changes: dict[str
     text = str(caught.value)
     assert text.startswith("this benchmark cannot be run:\n")
     assert all(part in text for part in parts), text
+
+
+def test_one_unknown_model_is_one_fault() -> None:
+    shape = SHAPE | {"models": SHAPE["models"] | {"standard": "demo_standrd"}}
+    with pytest.raises(ConfigError) as caught:
+        grid("ttft_demo", shapes=[shape])
+    assert str(caught.value).count("\n") == 1

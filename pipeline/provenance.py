@@ -86,7 +86,7 @@ def content_mark(path: Path) -> str:
         return files.sha256_of(path)[:12]
     if not path.is_dir():
         return "absent"
-    for name, stated in (("manifest.json", _tokens), ("config.json", _weights), ("engine.json", _engine)):
+    for name, stated in STATED.items():
         if (path / name).is_file():
             try:
                 return fingerprint(stated(path, files.read_json(path / name)))
@@ -96,19 +96,53 @@ def content_mark(path: Path) -> str:
     return fingerprint([(name, stat.st_size, stat.st_mtime_ns) for name, stat in found])
 
 
+def damage(folder: Path, name: str) -> str | None:
+    """Why a folder is not what its description, the file `name` in it, states; None where it is whole."""
+    try:
+        STATED[name](folder, files.read_json(folder / name))
+    except FileNotFoundError as error:
+        return f"{error.filename} is missing"
+    except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError):
+        return f"{folder / name} is damaged"
+    except (OSError, ValueError) as error:
+        return str(error)
+    return None
+
+
 def _tokens(folder: Path, manifest: Any) -> object:
     return [shard["sha256"] for shard in manifest["shards"]], manifest["tokenizer"]["sha256"]
 
 
 def _weights(folder: Path, config: Any) -> object:
     weights = config["weights"]
-    if (folder / weights["file"]).stat().st_size != weights["bytes"]:
-        raise KeyError("other weights than config.json states")
+    path = folder / weights["file"]
+    _check_size(path, weights["bytes"])
+    modified_ns = path.stat().st_mtime_ns  # a copy has another time and the same hash
+    if modified_ns != weights.get("modified_ns") and _sha256(path, weights["bytes"], modified_ns) != weights["sha256"]:
+        raise ValueError(f"{path} has another SHA-256 than {folder / 'config.json'} states")
     return weights["sha256"], config.get("tokenizer_sha256")
 
 
 def _engine(folder: Path, description: Any) -> object:
+    for name, size in description["sizes"].items():
+        _check_size(folder / name, size)
     return description["key"]
+
+
+def _check_size(path: Path, size: int) -> None:
+    """Raises ValueError where a file is of another size than stated."""
+    found = path.stat().st_size
+    if found != size:
+        raise ValueError(f"{path} has {found} bytes, not {size}")
+
+
+@functools.lru_cache(1000)
+def _sha256(path: Path, size: int, modified_ns: int) -> str:
+    return files.sha256_of(path)
+
+
+# descriptions by which a folder is known: each gives what names the content, or raises where the folder is not whole
+STATED = {"manifest.json": _tokens, "config.json": _weights, "engine.json": _engine}
 
 
 def host() -> str:

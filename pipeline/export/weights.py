@@ -7,13 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline import files
 from pipeline.config.model import ModelConfig
 from pipeline.errors import CheckpointError
 from pipeline.export.heads import pad_heads
 from pipeline.export.tensor_file import StoredTensor, TensorFile
 from pipeline.models import Placement, build_model, local_shape
-from pipeline.models.checkpoint import WEIGHTS, check_same_weights, read_config
+from pipeline.models.checkpoint import WEIGHTS, check_same_weights, read_config, verify
 from pipeline.models.placement import has_ways
 from pipeline.models.shard import REPLICATED, shard
 from pipeline.provenance import fingerprint
@@ -92,8 +91,8 @@ class TrainedSource:
             )
 
     def identity(self) -> str:
-        """The hash of the weights."""
-        return fingerprint(files.sha256_of(self.folder / WEIGHTS))
+        """The hash of the weights; raises CheckpointError where they are not those that their description states."""
+        return fingerprint(verify(self.folder))
 
     def rank(self, placement: Placement, head_dim: int, dtype: torch.dtype) -> RankWeights:
         return TrainedRank(self.folder / WEIGHTS, self.config, placement, head_dim, dtype)

@@ -31,7 +31,13 @@ def save_model(folder: Path, model: Transformer, details: dict[str, Any] | None 
     with files.atomic_path(folder / WEIGHTS) as temporary:
         save_file(state, temporary, metadata={"format": "pt"})
     path = folder / WEIGHTS
-    weights = {"file": WEIGHTS, "sha256": files.sha256_of(path), "bytes": path.stat().st_size}
+    stat = path.stat()
+    weights = {
+        "file": WEIGHTS,
+        "sha256": files.sha256_of(path),
+        "bytes": stat.st_size,
+        "modified_ns": stat.st_mtime_ns,  # while size and time are these, nobody need hash the file again
+    }
     body = {"model": model.config.model_dump(mode="json"), "weights": weights, **(details or {})}
     files.write_json(folder / CONFIG, body)
 
@@ -65,16 +71,36 @@ def load_model(
 ) -> Transformer:
     """A finished model, or one rank's part of it read slice by slice.
 
-    Raises CheckpointError when `folder` holds another model than `expected`, or damaged files.
+    Raises CheckpointError when `folder` holds another model than `expected`, or damaged files. Rank 0 verifies the
+    weights' hash for all ranks, which read parts of one file.
     """
     config = read_config(folder)
     if expected is not None:
         check_same_weights(folder, config, expected)
+    if placement.rank == 0:
+        verify(folder)
     model = build_model(expected or config, placement, seed=None, device=device, dtype=dtype)  # on its own schedule
     with torch.no_grad():
         for name, tensor in read_weights(folder, config, placement, model):
             model.get_parameter(name).copy_(tensor)
     return model
+
+
+def verify(folder: Path) -> str:
+    """SHA-256 of the weights, read once; raises CheckpointError where they are not those that config.json states."""
+    path = folder / WEIGHTS
+    try:
+        stated = read_details(folder)["weights"]["sha256"]
+        found = files.sha256_of(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing: train the model again") from None
+    except (KeyError, TypeError):
+        raise CheckpointError(f"{folder / CONFIG} does not state its weights' hash: train the model again") from None
+    if found != stated:
+        raise CheckpointError(
+            f"{path} is damaged: its SHA-256 is {found[:12]}, {CONFIG} states {str(stated)[:12]}: train the model again"
+        )
+    return found
 
 
 def read_weights(

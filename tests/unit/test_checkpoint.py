@@ -5,6 +5,7 @@ import torch
 
 from pipeline.compose import model_config
 from pipeline.errors import CheckpointError
+from pipeline.export.weights import TrainedSource
 from pipeline.models import Placement, build_model, shard_state
 from pipeline.models.checkpoint import WEIGHTS, load_model, save_model
 
@@ -79,3 +80,17 @@ def test_a_pickle_is_never_opened(tmp_path):
     torch.save(build_model(config).state_dict(), tmp_path / WEIGHTS)
     with pytest.raises(CheckpointError, match="damaged"):
         load_model(tmp_path, config)
+
+
+def test_altered_weights_of_the_same_size_are_refused(tmp_path):
+    config = model_config("demo_standard")
+    save_model(tmp_path, build_model(config))
+    data = (tmp_path / WEIGHTS).read_bytes()
+    (tmp_path / WEIGHTS).write_bytes(data[:-4096] + bytes(4096))
+    for placement in (Placement(0, 1), Placement(0, 2)):
+        with pytest.raises(
+            CheckpointError, match=r"model\.safetensors is damaged: its SHA-256 is [0-9a-f]{12}, config"
+        ):
+            load_model(tmp_path, config, placement)
+    with pytest.raises(CheckpointError, match="is damaged"):
+        TrainedSource(tmp_path, config).identity()

@@ -113,6 +113,21 @@ def test_weights_that_are_not_those_stated_are_noticed_by_their_size(finished):
     assert work_in(finished).state().name == "stale"
 
 
+def test_weights_altered_at_the_same_size_are_noticed_and_a_copy_is_not(finished):
+    trained = work_in(finished).path("trained")
+    weights = trained / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-64] + bytes(64))
+    assert work_in(finished).state().why == f"input changed: {trained}"
+    weights.write_bytes(content)
+    assert work_in(finished).is_done()
+    copy = trained.with_name("copy")
+    shutil.copytree(trained, copy, copy_function=shutil.copyfile)  # other times
+    shutil.rmtree(trained)
+    copy.rename(trained)
+    assert work_in(finished).is_done()
+
+
 def test_the_same_tokens_written_again_change_nothing(finished):
     manifest = work_in(finished).path("data") / "manifest.json"
     body = json.loads(manifest.read_text())

@@ -47,8 +47,7 @@ def attention_flops(config: ModelConfig, context: int, placement: Placement = WH
 def forward_flops_per_token(config: ModelConfig, context: int | None = None) -> int:
     """Forward FLOPs of one token, head included, averaged over a causal context (block_size by default)."""
     context = context or config.block_size
-    head = 2 * config.n_embd * config.vocab_size
-    return 2 * matrix_parameters(config) + attention_flops(config, context) // 2 + head
+    return round(trace(config, 1, 1, context, last_only=False).flops / context)
 
 
 def training_flops_per_token(config: ModelConfig) -> int:
@@ -70,7 +69,8 @@ def kv_bytes_per_token(config: ModelConfig, dtype: str = "float16") -> int:
 def collectives(config: ModelConfig) -> Collectives:
     """All-reduces per forward under tensor parallelism (paper section 3)."""
     traced = trace(config, 1, 1, config.block_size)
-    return Collectives(len(traced.starts), len(traced.blocking), config.n_embd)
+    width = max((start.width for start in traced.starts), default=0)
+    return Collectives(len(traced.starts), len(traced.blocking), width)
 
 
 def prefill_collective_bytes(config: ModelConfig, batch_size: int, context: int, dtype: str = "float16") -> int:

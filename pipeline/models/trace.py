@@ -37,6 +37,7 @@ class Start:
     """An all-reduce of `elements` begins, once the kernels before it have run."""
 
     elements: int
+    width: int  # elements a token
     layer: int | None
     source: "Cost | None" = None  # the stream that was summed over ways, which others may still read
 
@@ -86,11 +87,12 @@ class Trace:
 
 @dataclass
 class Cost:
-    """A tensor, (ways, rows, n_embd), that some kernel has written."""
+    """A tensor, (ways, rows, width), that some kernel has written."""
 
     ways: int
     rows: int  # batch × tokens
     tokens: int  # of each sequence
+    width: int
     reads: int = 0
     one_way: "Cost | None" = None  # the same memory: what a sum over a single way is, until something overwrites it
 
@@ -104,6 +106,8 @@ class _Sum:
 
 class _Recorder:
     """Writes down one rank's kernels and sums."""
+
+    waits_late = False
 
     def __init__(self, config: ModelConfig, batch_size: int, context: int) -> None:
         self.config, self.batch_size, self.context = config, batch_size, context
@@ -119,7 +123,7 @@ class _Recorder:
     def embed(self) -> Cost:
         rows = self.batch_size * self.context
         self.run("embedding", "elementwise", 0.0, 3 * rows * self.config.n_embd)  # two rows read, one written
-        return Cost(1, rows, self.context)
+        return Cost(1, rows, self.context, self.config.n_embd)
 
     def enter(self, layer: int) -> None:
         self.layer = layer
@@ -129,12 +133,12 @@ class _Recorder:
         value.reads += 1
         if name == "ln_f":
             self.layer = None
-        rows, d = value.rows, self.config.n_embd
+        rows = value.rows
         short = name.rsplit(".", 1)[-1]
         if isinstance(module, WayLayerNorm):
-            ways = module.weight.shape[0]
-            self.run(short, "norm", 0.0, 2 * ways * rows * d)
-            return Cost(ways, rows, value.tokens)
+            ways, width = module.weight.shape
+            self.run(short, "norm", 0.0, 2 * ways * rows * width)
+            return Cost(ways, rows, value.tokens, width)
         if isinstance(module, WayLinear):
             return self._product(name.rsplit(".", 2)[-2], module, value)
         if isinstance(module, FeedForward):
@@ -156,28 +160,32 @@ class _Recorder:
         ways, n_in, n_out = linear.weight.shape
         moved = ways * (x.rows * n_in + n_in * n_out + x.rows * n_out)
         self.run(name, "gemm", 2.0 * ways * x.rows * n_in * n_out, moved)
-        return Cost(ways, x.rows, x.tokens)
+        return Cost(ways, x.rows, x.tokens, n_out)
 
     def add(self, terms: Sequence[tuple[Cost, float]]) -> Cost:
         for value, _ in terms:
             value.reads += 1
-        ways, rows = max(value.ways for value, _ in terms), terms[0][0].rows
+        first, ways = terms[0][0], max(value.ways for value, _ in terms)
+        if {(value.rows, value.width) for value, _ in terms} != {(first.rows, first.width)}:
+            raise TypeError("a sum of streams of different shapes")
         name = "add" if len(terms) > 1 else "scale"
-        self.run(name, "elementwise", 0.0, (len(terms) + 1) * ways * rows * self.config.n_embd)
-        return Cost(ways, rows, terms[0][0].tokens)
+        self.run(name, "elementwise", 0.0, (len(terms) + 1) * ways * first.rows * first.width)
+        return Cost(ways, first.rows, first.tokens, first.width)
 
     def sum_of_ways(self, x: Cost) -> Cost:
         if x.ways > 1:
-            self.run("sum_of_ways", "elementwise", 0.0, (x.ways + 1) * x.rows * self.config.n_embd)
-        return Cost(1, x.rows, x.tokens, one_way=x)
+            self.run("sum_of_ways", "elementwise", 0.0, (x.ways + 1) * x.rows * x.width)
+        return Cost(1, x.rows, x.tokens, x.width, one_way=x)
 
     def start(self, x: Cost) -> _Sum:
-        elements = x.rows * self.config.n_embd
-        start = Start(elements, self.layer, x.one_way)
+        if x.ways != 1:
+            raise TypeError("an all-reduce of several ways, which are to be summed here first")
+        elements = x.rows * x.width
+        start = Start(elements, x.width, self.layer, x.one_way)
         if x.one_way is not None and x.one_way.ways == 1:  # in place would spoil what others read: see trace()
             self.run("copy_in", "elementwise", 0.0, 2 * elements, serves=start)
         self.steps.append(start)
-        return _Sum(start, Cost(1, x.rows, x.tokens), 0 if x.one_way is None else x.one_way.reads)
+        return _Sum(start, Cost(1, x.rows, x.tokens, x.width), 0 if x.one_way is None else x.one_way.reads)
 
     def wait(self, handle: _Sum) -> Cost:
         start = handle.start
@@ -189,24 +197,24 @@ class _Recorder:
     def last(self, x: "Stream[Cost, _Sum]") -> Cost:
         x.made()
         self.layer = None
-        return Cost(x.made().ways, self.batch_size, 1)
+        return Cost(x.made().ways, self.batch_size, 1, x.made().width)
 
     def split(self, x: Cost) -> list[Cost]:
         first = -(-x.tokens // 2)
-        return [Cost(x.ways, self.batch_size * tokens, tokens) for tokens in (first, x.tokens - first)]
+        return [Cost(x.ways, self.batch_size * tokens, tokens, x.width) for tokens in (first, x.tokens - first)]
 
     def join(self, chunks: Sequence[Cost]) -> Cost:
         tokens = sum(chunk.tokens for chunk in chunks)
-        return Cost(chunks[0].ways, self.batch_size * tokens, tokens)
+        return Cost(chunks[0].ways, self.batch_size * tokens, tokens, chunks[0].width)
 
     def head(self, x: "Stream[Cost, _Sum]") -> None:
-        d, rows, columns = self.config.n_embd, self.batch_size, self.config.vocab_size
+        d, rows, columns = self.config.n_embd, x.made().rows, self.config.vocab_size
         self.run("lm_head", "lm_head", 2.0 * rows * d * columns, rows * d + d * columns + rows * columns)
 
 
 @lru_cache(maxsize=512)
-def trace(config: ModelConfig, tp_size: int, batch_size: int, context: int) -> Trace:
-    """One rank's forward of `batch_size` prompts of `context` tokens to the first token.
+def trace(config: ModelConfig, tp_size: int, batch_size: int, context: int, last_only: bool = True) -> Trace:
+    """One rank's forward of `batch_size` prompts of `context` tokens, to the first token or to all logits.
 
     W ways that share a rank run as one batched kernel. A sum of a stream that is read on while it travels goes
     through a buffer of its own: a copy in (the sum over ways, where there are several) and a copy out, the price of
@@ -214,7 +222,7 @@ def trace(config: ModelConfig, tp_size: int, batch_size: int, context: int) -> T
     """
     model = build_model(config, Placement(0, tp_size), seed=None, device="meta")
     recorder = _Recorder(config, batch_size, context)
-    values.run(model, recorder, torch.empty(batch_size, context, dtype=torch.long, device="meta"))
+    values.run(model, recorder, torch.empty(batch_size, context, dtype=torch.long, device="meta"), last_only)
     copied = {id(step.serves) for step in recorder.steps if isinstance(step, Kernel) and step.name == "copy_out"}
     return Trace(
         tuple(

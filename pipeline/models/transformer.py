@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pipeline.communication import LOCAL, Communicator
 from pipeline.config.model import ModelConfig
+from pipeline.errors import ConfigError
 from pipeline.models.architectures import block_of
 from pipeline.models.cache import KeyValueCache
 from pipeline.models.layers import WayLayerNorm
@@ -33,6 +34,9 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(block(config, self.shape, layer) for layer in range(config.n_layer))
         self.concat = block.concat(config, self.shape) if block.concat is not None else None
         self.ln_f = WayLayerNorm(1, config.n_embd, config.layer_norm_eps, config.bias)
+        for name, module in self.named_modules():  # initialised and decayed by their names
+            if isinstance(module, WayLayerNorm) and not name.rpartition(".")[2].startswith("ln_"):
+                raise ConfigError(f"model.architecture={config.architecture}: name its LayerNorm {name} ln_…")
 
     def forward(
         self,
@@ -66,8 +70,11 @@ class Transformer(nn.Module):
             x = self.last(x)
         if self.concat is not None:
             x = self.concat(x, communicator)  # (1, B, T, d)
-        normed: Tensor = self.ln_f(x)
-        return normed[0]
+        return self.single(self.ln_f(x))
+
+    def single(self, x: Tensor) -> Tensor:  # (1, B, T, d) -> (B, T, d)
+        """A stream that all ways share, without their axis."""
+        return x[0]
 
     def embed(self, tokens: Tensor, start: int) -> Tensor:  # (B, T) -> (1, B, T, d)
         """Token plus position embedding, positions counted from `start`."""

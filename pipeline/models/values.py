@@ -26,6 +26,8 @@ PARTS = (WayLayerNorm, Attention, FeedForward, WayLinear)
 class Interpreter(Protocol[V, H]):
     """What the steps of a forward are on values V, with H for a sum on its way."""
 
+    waits_late: bool
+
     def embed(self) -> V: ...
 
     def enter(self, layer: int) -> None:
@@ -67,7 +69,7 @@ class Pending(Generic[V, H]):
 class Stream(Generic[V, H]):
     """What stands for a tensor, (1 or W, B, T, d): a sum of terms, computed once, where something first reads it.
 
-    Computing late is what lets kernels fuse additions, and lets a wait stand where its sum is used.
+    Computing late is what lets kernels fuse additions.
     """
 
     def __init__(self, interpreter: Interpreter[V, H], terms: Sequence[tuple[V | Pending[V, H], float]]) -> None:
@@ -112,9 +114,6 @@ class Stream(Generic[V, H]):
             raise TypeError("a sum over another axis than the ways")
         return self._of(self.interpreter.sum_of_ways(self.made()))
 
-    def __getitem__(self, index: int) -> "Stream[V, H]":
-        return self
-
     @classmethod
     def __torch_function__(
         cls, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -134,7 +133,10 @@ class _Handle(Generic[V, H]):
     handle: H
 
     def wait(self) -> Stream[V, H]:
-        return Stream(self.interpreter, [(Pending(self.handle), 1)])
+        """Here, as torch does, or where its value is first read, if the interpreter orders work by what it needs."""
+        if self.interpreter.waits_late:
+            return Stream(self.interpreter, [(Pending(self.handle), 1)])
+        return Stream(self.interpreter, [(self.interpreter.wait(self.handle), 1)])
 
 
 @dataclass(frozen=True)
@@ -146,8 +148,10 @@ class _Communicator(Generic[V, H]):
         return _Handle(self.interpreter, self.interpreter.start(x.made()))
 
 
-def run(model: Transformer, interpreter: Interpreter[V, H], tokens: Tensor) -> None:  # (B, T), on meta
-    """Run the forward of a prompt to its first token on `interpreter`'s values.
+def run(  # tokens (B, T), on meta
+    model: Transformer, interpreter: Interpreter[V, H], tokens: Tensor, last_only: bool = True
+) -> None:
+    """Run the forward of a prompt to its first token, or to all logits, on `interpreter`'s values.
 
     `model` is on the meta device and serves for this alone. Raises ConfigError where its architecture's forward does
     what no interpreter knows.
@@ -159,7 +163,8 @@ def run(model: Transformer, interpreter: Interpreter[V, H], tokens: Tensor) -> N
             module.register_forward_pre_hook(lambda block, _: interpreter.enter(block.layer))
     replaced: dict[str, Callable[..., Any]] = {
         "embed": lambda tokens, start: Stream(interpreter, [(interpreter.embed(), 1)]),
-        "last": lambda x: x._of(interpreter.last(x)),
+        "last": lambda x: x._of(interpreter.last(x)) if last_only else x,
+        "single": lambda x: x,
         "logits": interpreter.head,
     }
     for name, method in replaced.items():
@@ -167,7 +172,7 @@ def run(model: Transformer, interpreter: Interpreter[V, H], tokens: Tensor) -> N
     communicator: Any = _Communicator(interpreter, model.placement.tp_size)
     try:
         model(tokens, communicator, last_only=True)
-    except (TypeError, AttributeError) as error:
+    except (TypeError, AttributeError, ValueError, IndexError, RuntimeError) as error:
         raise ConfigError(
             f"model.architecture={model.config.architecture}: its forward uses what cannot be counted, projected or "
             f"exported ({error}); pipeline/models/values.py says what can"

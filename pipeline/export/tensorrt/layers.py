@@ -79,12 +79,12 @@ class Layers:
         return graph.value(self._elementwise(words, places, "SUM"), ("batch", "tokens", config.n_embd))
 
     def norm(self, x: Value, name: str, way: int = 0) -> Value:  # (B, T, d) -> (B, T, d)
-        d = self.config.n_embd
+        d = x.shape[-1]
         scale = self.parameter(f"{name}.weight", way, (1, 1, d))
         if f"{name}.bias" in self.names:
             bias = self.parameter(f"{name}.bias", way, (1, 1, d))
         else:
-            bias = self._constant("no bias", torch.zeros(1, 1, d, dtype=self.graph.dtype))
+            bias = self._constant(f"no bias {d}", torch.zeros(1, 1, d, dtype=self.graph.dtype))
         layer = self.graph.network.add_normalization_v2(self.graph.use(x), scale, bias, FEATURES)
         layer.epsilon = self.config.layer_norm_eps
         layer.name = f"{name}[{way}]"

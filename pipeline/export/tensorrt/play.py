@@ -4,6 +4,7 @@ A layer is cut behind its attention, in every architecture, so that what a launc
 behind what starts a sum, so that the sum is under way while the next segment runs.
 """
 
+import string
 from collections.abc import Sequence
 
 import torch
@@ -27,6 +28,8 @@ def write(graph: Graph, layers: Layers, placement: Placement) -> None:
 
 class NetworkWriter:
     """Turns each step of a forward into layers of the current segment."""
+
+    waits_late = True  # TensorRT orders a network by what each layer needs
 
     def __init__(self, graph: Graph, layers: Layers) -> None:
         self.graph, self.layers = graph, layers
@@ -111,7 +114,8 @@ class NetworkWriter:
         self.place, self.segments, self.sums, self.cut = name, 0, 0, True
 
     def _begin(self) -> None:
-        self.graph.segment(f"{self.place}.{'abcdefgh'[self.segments]}")
+        letters = string.ascii_lowercase
+        self.graph.segment(f"{self.place}.{letters[self.segments] if self.segments < 26 else self.segments}")
         self.segments += 1
         self.cut = False
 

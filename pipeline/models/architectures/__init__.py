@@ -8,9 +8,10 @@ import difflib
 import importlib
 import pkgutil
 from functools import cache
+from typing import get_args
 
 from pipeline.errors import ConfigError
-from pipeline.models.block import Block
+from pipeline.models.block import Block, Ways
 
 
 @cache
@@ -26,7 +27,12 @@ def block_of(name: str) -> type[Block]:
         near = difflib.get_close_matches(name, names(), n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ConfigError(f"model.architecture={name}: no such architecture{hint} There are: {', '.join(names())}")
-    module = importlib.import_module(f"{__name__}.{name}")
+    try:
+        module = importlib.import_module(f"{__name__}.{name}")
+    except Exception as error:  # whatever a file may raise
+        raise ConfigError(
+            f"model.architecture={name}: its file cannot be loaded ({type(error).__name__}: {error})"
+        ) from error
     found = [
         value
         for value in vars(module).values()
@@ -34,4 +40,10 @@ def block_of(name: str) -> type[Block]:
     ]
     if len(found) != 1:
         raise ConfigError(f"{module.__file__} defines {len(found)} blocks; an architecture is exactly one")
-    return found[0]
+    block = found[0]
+    faults = [f"ways={block.ways!r} is none of {get_args(Ways)}"] if block.ways not in get_args(Ways) else []
+    if block.weights_of is not None and block.weights_of not in names():
+        faults.append(f"weights_of={block.weights_of!r} is no architecture")
+    if faults:
+        raise ConfigError(f"model.architecture={name}: {'; '.join(faults)}")
+    return block

@@ -2,7 +2,7 @@
 
     python -m stages.benchmark_ttft benchmark=ttft_demo
     python -m stages.benchmark_ttft benchmark=ttft_cpu link=sweep        speedup against bandwidth (root, Linux)
-    python -m stages.benchmark_ttft benchmark=ttft_paper debug=dry_run   what 8 GPUs would run
+    python -m stages.benchmark_ttft scale=paper debug=dry_run            what 8 GPUs would run
     python -m stages.benchmark_ttft benchmark=ttft_engines               TensorRT engines built before, on GPUs
 
 docs/ttft.md explains the protocol and every column.
@@ -46,7 +46,7 @@ def plan(work: "list[Work]") -> str:
     from pipeline.benchmark.dry_run import dry_run
 
     config = work[0].config
-    on_gpu = config.benchmark.dtype != "float32" or config.cluster.device == "cuda"
+    on_gpu = config.benchmark.engine != "torch" or config.cluster.device == "cuda"
     return dry_run(config.benchmark, config.link, "cuda" if on_gpu else "cpu", _grid(config))
 
 

@@ -9,24 +9,44 @@ from pipeline.benchmark.ranks.spec import variants
 from pipeline.config.benchmark import BenchmarkConfig
 from pipeline.config.link import LinkConfig
 from pipeline.models import Placement, count, local_shape
+from pipeline.models.trace import trace
 
 
 def dry_run(benchmark: BenchmarkConfig, link: LinkConfig, device: str, grid: Mapping[int, list[Models]]) -> str:
     """The plan as text: devices, memory per rank, and each architecture's shape, FLOPs, collectives and bytes."""
-    ranks = 1 if benchmark.protocol == "one_rank" else max(grid)
-    rows = sum(len(models.by_architecture) + 1 for sizes in grid.values() for models in sizes)
-    prompts = len(cells(benchmark)) * len(link.links)
-    rows *= prompts
-    minutes = prompts * sum(len(sizes) for sizes in grid.values()) * benchmark.time_limit_s / 60
+    is_modelled = benchmark.protocol == "one_rank"
+    over_links = link.links if benchmark.protocol == "ranks" and benchmark.engine == "torch" else None
+    ranks = 1 if is_modelled else max(grid)
+    groups = [models for sizes in grid.values() for models in sizes]
+    prompts = len(cells(benchmark)) * (1 if over_links is None else len(over_links))
+    rows = prompts * sum(_rows(benchmark, models) for models in groups)
+    minutes = prompts * len(groups) * benchmark.time_limit_s / 60
+    named = "the modelled one" if is_modelled else "the GPUs' own" if over_links is None else ", ".join(over_links)
     lines = [
         f"{benchmark.name}: {rows} rows in {benchmark.dtype}, {benchmark.repeats_min} to {benchmark.repeats_max} "
         f"rounds each, at most about {minutes:.0f} minutes of timing (counted; nothing was run)",
-        f"needs {ranks} {_devices(device, ranks)}; links: {', '.join(link.links)}; {_here(device)}",
+        f"needs {ranks} {_devices(device, ranks)}; links: {named}; {_here(device)}",
     ]
     for tp_size, sizes in grid.items():
         for models in sizes:
             lines += ["", *_size(benchmark, models, tp_size, device)]
     return "\n".join(lines)
+
+
+def _rows(benchmark: BenchmarkConfig, models: Models) -> int:
+    """TTFT rows of one prompt over one link: one rank's have their compute alone as rows of its own."""
+    architectures = len(models.by_architecture)
+    alone = architectures if benchmark.protocol == "one_rank" else 0
+    return architectures + alone + (benchmark.no_communication_bound and benchmark.engine == "torch")
+
+
+def _forwards(benchmark: BenchmarkConfig, models: Models) -> int:
+    """Variants that a round times."""
+    if benchmark.engine != "torch":
+        return len(models.by_architecture)
+    return (
+        2 * len(models.by_architecture) if benchmark.protocol == "one_rank" else len(variants(models.by_architecture))
+    )
 
 
 def _devices(device: str, ranks: int) -> str:
@@ -50,16 +70,15 @@ def _size(benchmark: BenchmarkConfig, models: Models, tp_size: int, device: str)
     lines = [
         f"{models.size}, TP {tp_size}, {models.n_layer} layers: {memory(False):.1f} GB a rank with all architectures "
         f"side by side, {memory(True):.1f} GB where they share the memory of their random weights; "
-        f"{len(variants(models.by_architecture))} forwards a round"
+        f"{_forwards(benchmark, models)} forwards a round"
     ]
     for name, model in models.by_architecture.items():
         placement = Placement(0, tp_size)
         shape = local_shape(model, placement)
         weights = count.parameters(model, placement) * count.BYTES[benchmark.dtype]
-        counted = count.collectives(model)
         lines.append(
             f"  {name:14} d {model.n_embd:>5}  heads a rank {shape.n_ways * shape.n_head:>3} × {shape.head_dim:<3}  "
-            f"weights {weights / 1e9:6.2f} GB a rank  all-reduces {counted.total:>3}, blocking {counted.blocking:>3}"
+            f"weights {weights / 1e9:6.2f} GB a rank"
         )
         lines += [f"            {_prompt(benchmark, models, name, cell)}" for cell in cells(benchmark)]
     return lines
@@ -69,6 +88,8 @@ def _prompt(benchmark: BenchmarkConfig, models: Models, name: str, cell: Cell) -
     model = models.by_architecture[name]
     flops = count.prefill_flops(model, cell.batch_size, cell.context, Placement(0, models.tp_size))
     moved = count.prefill_collective_bytes(model, cell.batch_size, cell.context, benchmark.dtype)
+    traced = trace(model, models.tp_size, cell.batch_size, cell.context)  # of this prompt: one token is never split
     return (
-        f"T={cell.context} B={cell.batch_size}: {flops / 1e12:.3f} TFLOP a rank, {moved / 1e6:.2f} MB into all-reduces"
+        f"T={cell.context} B={cell.batch_size}: {flops / 1e12:.3f} TFLOP a rank, {moved / 1e6:.2f} MB into "
+        f"{len(traced.starts)} all-reduces, {len(traced.blocking)} blocking"
     )

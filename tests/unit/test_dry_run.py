@@ -1,0 +1,61 @@
+"""What a benchmark says it would run."""
+
+import re
+from typing import Any
+
+import pytest
+
+from pipeline.benchmark.dry_run import dry_run
+from pipeline.benchmark.grid import expand
+from pipeline.compose import compose, model_config
+from pipeline.experiment.work import Work
+from stages import benchmark_ttft
+
+
+def text(*overrides: str) -> str:
+    config = compose(list(overrides))
+    return dry_run(config.benchmark, config.link, config.cluster.device, expand(config.benchmark, model_config))
+
+
+def rows(plan: str) -> int:
+    found = re.search(r": (\d+) rows", plan)
+    assert found
+    return int(found[1])
+
+
+SMALL = ("benchmark.tp_sizes=[2]", "benchmark.contexts=[64]", "benchmark.batch_sizes=[1]")
+TWO = "benchmark.architectures=[standard,kraken]"
+
+
+def test_ranks_meet_over_every_link() -> None:
+    assert rows(text(*SMALL, TWO)) == 3  # the bound with them
+    assert rows(text(*SMALL, TWO, "benchmark.no_communication_bound=false")) == 2
+    assert rows(text(*SMALL, TWO, "link=rate", "link.links=[1gbit,loopback]")) == 6
+
+
+def test_one_rank_has_one_link_and_its_compute_alone_as_rows() -> None:
+    one_rank = (*SMALL, TWO, "benchmark.protocol=one_rank")
+    plan = text(*one_rank, "link=rate", "link.links=[1gbit,loopback]")
+    assert rows(plan) == rows(text(*one_rank)) == 5
+    assert "4 forwards a round" in plan and "links: the modelled one" in plan
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_the_cluster_says_where_ranks_run_not_the_type(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = compose([*SMALL, f"benchmark.dtype={dtype}"])
+
+    class Planned:
+        def __init__(self, config: Any) -> None:
+            self.config = config
+
+    works: list[Work] = [Planned(config)]  # type: ignore[list-item]
+    plan = benchmark_ttft.plan(works)
+    assert "needs 2 cores" in plan and f"in {dtype}" in plan
+    assert benchmark_ttft.check(works) == []
+
+
+def test_all_reduces_are_counted_at_the_prompt() -> None:
+    plan = text(
+        "benchmark.tp_sizes=[2]", "benchmark.contexts=[64]", "benchmark.architectures=[standard,standard_split]"
+    )
+    assert re.findall(r"into (\d+) all-reduces, (\d+) blocking", plan) == [("8", "8"), ("16", "1")]

@@ -25,6 +25,20 @@ def check(work: "list[Work]") -> list[str]:
     return missing(work[0].config.engine)
 
 
+def outdated(work: "Work") -> str | None:
+    from pipeline.errors import CheckpointError
+    from pipeline.export import folder, make
+
+    try:
+        engine = folder.read(work.path("engine"))
+    except CheckpointError as error:
+        return str(error)
+    here = make.installed_version(engine.module) if engine.environment in (None, "local") else None
+    if here in (None, engine.version):
+        return None
+    return f"built by {engine.module} {engine.version}, here is {here}"
+
+
 def run(work: "Work", log: "StageRun") -> None:
     from pipeline.export import make
     from pipeline.models.placement import head_dim

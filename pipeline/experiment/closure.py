@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("pipeline", "stages")
 IGNORED = {"__pycache__"}
-AHEAD = ("check", "notes", "plan", "finish")  # functions of a stage script that stand around its work
+AHEAD = ("check", "notes", "plan", "finish", "outdated")  # functions of a stage script that stand around its work
 
 
 def closure(starts: Iterable[Path], root: Path = ROOT, loaded: bool = False) -> frozenset[Path]:

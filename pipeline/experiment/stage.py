@@ -21,6 +21,7 @@ class Stage:
     PipelineError for settings that no machine can run.
     `notes(work) -> list[str]`: what to bear in mind when the results of this work are compared, a line each.
     `plan(work) -> str`: what a dry run shows of it.
+    `outdated(work) -> str | None`: why an output that was made as it should be is of no use on this machine.
     `finish()`: called when an experiment's last work of this stage is done.
     """
 

@@ -19,6 +19,7 @@ from pipeline.results import Result
 from pipeline.results.file import write as write_result
 
 ARCHITECTURES = "pipeline.models.architectures"
+DESCRIBED = {"trained": "config.json", "engine": "engine.json"}  # outputs that are folders, and what describes them
 
 
 class State(NamedTuple):
@@ -107,9 +108,10 @@ class Work:
         if any(not path.exists() for path in self.paths(*self.stage.outputs)):
             return State("missing")
         try:
-            made_by = files.read_json(self.result)["provenance"]
-            settings, code, inputs = made_by["settings"], made_by["code"], made_by["inputs"]
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+            body = files.read_json(self.result)
+            made_by = body.pop("provenance")
+            settings, code, inputs, stated = (made_by[key] for key in ("settings", "code", "inputs", "body"))
+        except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError):
             return State("stale", f"{self.result} does not say what made it")
         why = [
             f"{what} {', '.join(changed)}"
@@ -120,7 +122,17 @@ class Work:
             )
             if (changed := sorted(key for key in {*was, *now} if was.get(key) != now.get(key)))
         ]
+        if stated != provenance.fingerprint(body):
+            why.append(f"output damaged: {self.result} was changed by hand")
+        why += self._damage()
         return State("stale", "; ".join(why)) if why else State("done")
+
+    def _damage(self) -> list[str]:
+        """What is wrong with the folders that were written, or with keeping them on this machine."""
+        folders = [(self.path(name), DESCRIBED[name]) for name in self.stage.outputs if name in DESCRIBED]
+        found = [f"output damaged: {fault}" for one in folders if (fault := provenance.damage(*one))]
+        outdated = getattr(self.stage.script, "outdated", None)
+        return found or ([fault] if outdated and (fault := outdated(self)) else [])
 
     def is_done(self) -> bool:
         return self.state().name == "done"
@@ -160,10 +172,12 @@ class Work:
 
     def write(self, result: Result | dict[str, Any], **more: Any) -> Path:
         """Write the result file with its provenance, to which `more` adds; returns its path."""
+        body = result.body() if isinstance(result, Result) else json.loads(json.dumps(result))
+        made_by = self.provenance(body=provenance.fingerprint(body), **more)
         if isinstance(result, Result):
-            write_result(self.result, result, self.provenance(**more))
+            write_result(self.result, result, made_by)
         else:
-            files.write_json(self.result, {**result, "provenance": self.provenance(**more)})
+            files.write_json(self.result, {**body, "provenance": made_by})
         return self.result
 
 

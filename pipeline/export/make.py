@@ -116,6 +116,17 @@ def missing(engine: EngineConfig) -> list[str]:
     ]
 
 
+def installed_version(module: str) -> str | None:
+    """The version of a Python module that engines are built by, told without importing it; None where it is not here.
+
+    A module's version is that of its package: those of TensorRT, TensorRT-RTX and PyTorch agree.
+    """
+    if not module.isidentifier() or importlib.util.find_spec(module) is None:
+        return None
+    packages = importlib.metadata.packages_distributions().get(module, [])
+    return importlib.metadata.version(packages[0]) if packages else None
+
+
 def maker_of(spec: EngineSpec, engine: EngineConfig) -> Maker:
     """What makes this kind of engine; raises where it cannot be made here."""
     if spec.engine == "tensorrt":

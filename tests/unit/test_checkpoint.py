@@ -88,9 +88,7 @@ def test_altered_weights_of_the_same_size_are_refused(tmp_path):
     data = (tmp_path / WEIGHTS).read_bytes()
     (tmp_path / WEIGHTS).write_bytes(data[:-4096] + bytes(4096))
     for placement in (Placement(0, 1), Placement(0, 2)):
-        with pytest.raises(
-            CheckpointError, match=r"model\.safetensors is damaged: its SHA-256 is [0-9a-f]{12}, config"
-        ):
+        with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged: its SHA-256 is [0-9a-f]{12}"):
             load_model(tmp_path, config, placement)
     with pytest.raises(CheckpointError, match="is damaged"):
         TrainedSource(tmp_path, config).identity()

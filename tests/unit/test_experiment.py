@@ -4,6 +4,7 @@ import json
 import shutil
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -140,6 +141,49 @@ def test_a_result_that_does_not_say_what_made_it_is_stale(finished):
     assert work_in(finished).state().name == "stale"
     work_in(finished).result.write_text("{")
     assert work_in(finished).state().name == "stale"
+
+
+def test_a_result_changed_by_hand_is_stale(finished):
+    path = work_in(finished).result
+    files.write_json(path, files.read_json(path) | {"loss_nats": 0.5})
+    assert str(work_in(finished).state()) == f"stale (output damaged: {path} was changed by hand)"
+
+
+def test_a_trained_model_that_is_not_whole_is_trained_again(tmp_path):
+    make_inputs(tmp_path)
+    work = work_in(tmp_path, stage="train")
+    work.write({"val_loss_nats": 4.0})
+    files.write_text(work.path("curve"), "step\n")
+    assert work_in(tmp_path, stage="train").is_done()
+    for name in ("config.json", "model.safetensors"):
+        path = work.path("trained") / name
+        path.rename(tmp_path / name)
+        assert str(work_in(tmp_path, stage="train").state()) == f"stale (output damaged: {path} is missing)"
+        (tmp_path / name).rename(path)
+        assert work_in(tmp_path, stage="train").is_done()
+    path.write_bytes(path.read_bytes()[:-8] + bytes(8))
+    assert "another SHA-256" in work_in(tmp_path, stage="train").state().why
+
+
+def test_an_engine_that_is_not_whole_or_of_another_version_is_made_again(tmp_path, monkeypatch):
+    def engine() -> Work:
+        return work_in(tmp_path, "engine=huggingface", "engine.weights=random", stage="build_engine")
+
+    log = SimpleNamespace(log_metrics=lambda metrics: None, log_artifact=lambda path: None)
+    engine().stage.script.run(engine(), log)
+    assert engine().is_done()
+    folder = engine().path("engine")
+    (folder / "model.safetensors").rename(tmp_path / "away")
+    assert str(engine().state()) == f"stale (output damaged: {folder}/model.safetensors is missing)"
+    (tmp_path / "away").rename(folder / "model.safetensors")
+    described = (folder / "engine.json").read_text()
+    for key in ("version", "key"):
+        files.write_json(folder / "engine.json", json.loads(described) | {key: "another"})
+        assert "engine.json was changed by hand" in engine().state().why
+    (folder / "engine.json").write_text(described)
+    monkeypatch.setattr("pipeline.export.make.installed_version", lambda module: "99.0")
+    state = engine().state()
+    assert state.name == "stale" and state.why.startswith("built by transformers ") and "here is 99.0" in state.why
 
 
 def test_an_input_of_other_settings_is_refused(finished):

@@ -110,6 +110,13 @@ def test_a_new_architecture_is_projected(tree):
     assert rows["relay"]["exposed_communication_ms"] < rows["standard"]["exposed_communication_ms"]
 
 
+def test_a_layout_that_is_untested_for_it_is_refused_by_name(tree):
+    words = command("stages.build_engine", "model=demo_relay_2way", "engine=checkpoint", "engine.weights=random")
+    environment = os.environ | {"PYTHONPATH": str(tree)}
+    done = subprocess.run([*words, "engine.tp_size=2"], cwd=tree, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and "model.architecture=relay: engine=checkpoint exports" in done.stderr, done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_new_architecture_from_training_to_the_report(tree):
@@ -120,7 +127,6 @@ def test_a_new_architecture_from_training_to_the_report(tree):
     assert "from step" in resumed, resumed[-2000:]
     run(tree, "stages.evaluate_perplexity", *one)
     run(tree, "stages.evaluate_superglue", *one, "evaluation.limit=2", "evaluation.bootstrap_iters=20")
-    run(tree, "stages.build_engine", *one, "engine=checkpoint", "engine.tp_size=2")
     if have_tensorrt():
         run(tree, "stages.build_engine", *one, "engine=tensorrt", "engine.tp_size=2")
         run(tree, "stages.build_engine", *one, "engine=tensorrt", "engine.tp_size=2", "engine.mode=segmented")

@@ -5,6 +5,7 @@ import struct
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -106,7 +107,7 @@ def together(models):
 
 
 @pytest.mark.parametrize("tp_size", [1, 2, 4])
-@pytest.mark.parametrize("architecture", NAMES)
+@pytest.mark.parametrize("architecture", checkpoint.COVERED)
 def test_round_trip_gives_the_same_logits(tmp_path, architecture, tp_size):
     model = lively(config_of(architecture, bias=architecture in ("standard", "parallel")))
     folder = save(tmp_path / "trained", model)
@@ -117,6 +118,20 @@ def test_round_trip_gives_the_same_logits(tmp_path, architecture, tp_size):
         expected = model(tokens())
     for logits in found:
         assert (logits - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_an_architecture_that_is_not_covered_is_refused_by_name():
+    spec = spec_of(config_of("standard"), 2, "checkpoint")
+    unknown = replace(spec, model=spec.model.model_copy(update={"architecture": "toy"}))
+    with pytest.raises(ConfigError, match=r"architecture=toy: engine=checkpoint exports standard, .*desync"):
+        checkpoint.CheckpointMaker(unknown)
+    assert set(checkpoint.CLASSES) < set(checkpoint.COVERED) == set(NAMES)
+
+
+def test_no_class_is_named_where_there_is_none():
+    assert checkpoint.class_name(config_of("kraken")) == "KrakenForCausalLM"
+    assert checkpoint.class_name(config_of("ladder")) is None
+    assert checkpoint.config_body(spec_of(config_of("ladder"), 2, "checkpoint"))["architecture"] == "ladder"
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])

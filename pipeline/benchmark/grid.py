@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pipeline.config import ModelConfig
 from pipeline.config.benchmark import BASELINE, BenchmarkConfig, Shape
 from pipeline.errors import ConfigError
-from pipeline.models import Placement, local_shape
 from pipeline.models.architectures import block_of, names
-from pipeline.models.timed import ModelByName, timed_model
+from pipeline.models.build import check_part
+from pipeline.models.timed import ModelByName, derived_faults, timed_model
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class Cell:
 def expand(benchmark: BenchmarkConfig, model_by_name: ModelByName) -> dict[int, list[Models]]:
     """Models by number of ranks; raises ConfigError with every shape that cannot be run."""
     grid: dict[int, list[Models]] = {}
-    faults = {fault: fault for fault in _unknown(benchmark)}  # the line by what is wrong: one, wherever it is met
+    stated = [*_unknown(benchmark), *derived_faults(benchmark)]
+    faults = {fault: fault for fault in stated}  # the line by what is wrong: one, wherever it is met
     for tp_size in benchmark.tp_sizes:
         grid[tp_size] = [_models(benchmark, shape, tp_size, model_by_name, faults) for shape in benchmark.shapes]
     if faults:
@@ -76,7 +77,7 @@ def _models(
     for architecture in benchmark.architectures:
         try:
             model = timed_model(benchmark, shape, architecture, tp_size, model_by_name)
-            local_shape(model, Placement(0, tp_size))
+            check_part(model, tp_size)
         except ConfigError as error:
             where = f"benchmark.tp_sizes={tp_size}, {shape.size} {architecture}"
             faults.setdefault(str(error), f"{where}: {error}")

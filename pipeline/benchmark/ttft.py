@@ -17,7 +17,7 @@ from pipeline.benchmark.ranks.spec import RankSpec
 from pipeline.config.benchmark import BenchmarkConfig
 from pipeline.config.execution import ClusterConfig
 from pipeline.config.link import LOOPBACK, LinkConfig, bits_per_second
-from pipeline.errors import MissingRequirementError
+from pipeline.errors import MissingRequirementError, RunError
 
 LINK_PROBE_S = 0.2  # seconds that the probe of a link's speed fills
 RANKS_PER_CORE = 16  # beyond this, ranks on CPU time nothing but the scheduler
@@ -220,6 +220,7 @@ class _Launch:
         answers = ranks.command("measure", **where, rules=asdict(rules_of(self.benchmark)))
         details = [answer["details"] for answer in answers]
         result = answers[0] | {"details": {name: _over_ranks([one[name] for one in details]) for name in details[0]}}
+        _check_agreement(result["details"], self.tp_size)
         measured = Measured(models, cell, link, speed, shares, result)
         rounds = len(next(iter(result["samples_ms"].values())))
         if self.benchmark.breakdown or self.benchmark.trace:
@@ -242,6 +243,15 @@ class _Launch:
         )[0]
         self.progress.finished(f"{models.size} T={cell.context} B={cell.batch_size} TP {self.tp_size} {link}: decoded")
         return Decoded(models, cell, link, shares, rounds)
+
+
+def _check_agreement(details: Mapping[str, Mapping[str, Any]], tp_size: int) -> None:
+    """Raise RunError where ranks of one model sampled different tokens: its time would be that of something wrong."""
+    odd = [name for name, facts in details.items() if not facts["ranks_agree"]]
+    if odd:
+        raise RunError(
+            f"{', '.join(odd)}: the {tp_size} ranks sampled different tokens; what they run is not the model"
+        )
 
 
 def _over_ranks(details: list[dict[str, Any]]) -> dict[str, Any]:

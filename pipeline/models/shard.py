@@ -1,6 +1,6 @@
 """Cutting a whole model's tensors into one rank's part."""
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -11,12 +11,38 @@ from pipeline.models.placement import Placement, has_ways, local_shape
 
 REPLICATED = ("wte.weight", "wpe.weight", "ln_f.weight", "ln_f.bias")
 ROW_PARALLEL_BIASES = ("attn.out.bias", "mlp.down.bias")
+Rule = Literal["whole", "ways", "first rank", "heads", "columns", "rows"]
+MEGATRON: dict[str, Rule] = {  # by how the name of a block's parameter begins
+    "ln_": "whole",
+    "attn.qkv.": "heads",
+    "mlp.up.": "columns",
+    "attn.out.weight": "rows",
+    "mlp.down.weight": "rows",
+}
 
 
 class Sliceable(Protocol):
     """A tensor, or a tensor in a safetensors file of which only the slice is read."""
 
     def __getitem__(self, index: Any) -> Tensor: ...
+
+
+def rule_of(name: str, config: ModelConfig) -> Rule:
+    """How the tensor `name` is spread over more than one rank; raises ConfigError for a name no rule covers."""
+    if name in REPLICATED:
+        return "whole"
+    if has_ways(config):
+        return "ways"
+    part = name.split(".", 2)[-1]
+    if part in ROW_PARALLEL_BIASES:
+        return "first rank"
+    for start, rule in MEGATRON.items():
+        if part.startswith(start):
+            return rule
+    raise ConfigError(
+        f"model.architecture={config.architecture}: no rule to shard its parameter {name} over ranks; "
+        'modules of an architecture\'s own need ways = "own" or "split", each way whole on a rank'
+    )
 
 
 def shard(name: str, source: Sliceable, shape: tuple[int, ...], config: ModelConfig, placement: Placement) -> Tensor:
@@ -26,32 +52,25 @@ def shard(name: str, source: Sliceable, shape: tuple[int, ...], config: ModelCon
     them once. Raises ConfigError for a name no rule covers.
     """
     rank, tp_size = placement.rank, placement.tp_size
-    if tp_size == 1 or name in REPLICATED:
+    rule = "whole" if tp_size == 1 else rule_of(name, config)
+    if rule == "whole":
         return source[:]
-    if has_ways(config):
+    if rule == "ways":
         n_ways = local_shape(config, placement).n_ways
         return source[rank * n_ways : (rank + 1) * n_ways]
-    part = name.split(".", 2)[-1]
-    if part.startswith("ln_"):
-        return source[:]
-    if part in ROW_PARALLEL_BIASES:
+    if rule == "first rank":
         bias = source[:]
         return bias if rank == 0 else torch.zeros_like(bias)
-    if part.startswith("attn.qkv."):  # q, k and v are each cut by heads
+    if rule == "heads":  # q, k and v are each cut by heads
         third = shape[-1] // 3
         step = third // tp_size
         starts = (third * i + rank * step for i in range(3))
         return torch.cat([source[..., start : start + step] for start in starts], dim=-1)
-    if part.startswith("mlp.up."):
+    if rule == "columns":
         step = shape[-1] // tp_size
         return source[..., rank * step : (rank + 1) * step]
-    if part in ("attn.out.weight", "mlp.down.weight"):  # (1, in, out), cut by rows
-        step = shape[-2] // tp_size
-        return source[:, rank * step : (rank + 1) * step]
-    raise ConfigError(
-        f"model.architecture={config.architecture}: no rule to shard its parameter {name} over {tp_size} ranks; "
-        'modules of an architecture\'s own need ways = "own" or "split", each way whole on a rank'
-    )
+    step = shape[-2] // tp_size  # rows of (1, in, out)
+    return source[:, rank * step : (rank + 1) * step]
 
 
 def shard_state(state: dict[str, Tensor], config: ModelConfig, placement: Placement) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ from pipeline.config.benchmark import BASELINE, BenchmarkConfig, Shape
 from pipeline.config.model import ModelConfig
 from pipeline.config.parsing import parse_group
 from pipeline.errors import ConfigError
-from pipeline.models.architectures import block_of
+from pipeline.models.architectures import block_of, names
 from pipeline.models.placement import shape_faults
 
 ModelByName = Callable[[str], ModelConfig]
@@ -30,6 +30,22 @@ def timed_model(
     return model if shape.n_layer is None else model.model_copy(update={"n_layer": shape.n_layer})
 
 
+def derived_faults(benchmark: BenchmarkConfig) -> list[str]:
+    """Fields of benchmark.derived that the row itself determines, a line each: its name would lie otherwise."""
+    faults = []
+    for architecture, fields in benchmark.derived.items():
+        fixed = ["architecture", "name"]
+        if architecture in names() and block_of(architecture).ways == "split":
+            fixed.append("n_ways")
+        faults += [
+            f"benchmark.derived.{architecture}.{field}={fields[field]}: follows from the architecture and the number "
+            "of ranks; leave it out"
+            for field in fixed
+            if field in fields
+        ]
+    return faults
+
+
 def _derived(standard: ModelConfig, architecture: str, tp_size: int, fields: dict[str, object]) -> ModelConfig:
     """The standard model's shape for another architecture, named as its config file would be."""
     ways = block_of(architecture).ways
@@ -41,7 +57,7 @@ def _derived(standard: ModelConfig, architecture: str, tp_size: int, fields: dic
         else f"{standard.name}_{architecture}"
     )
     placed = {"name": f"{named}_{tp_size}way", "n_ways": tp_size} if ways == "split" else {"name": named}
-    raw = {**standard.model_dump(), "architecture": architecture, **placed, **fields}
+    raw = {**standard.model_dump(), **fields, "architecture": architecture, **placed}
     model = parse_group("model", raw, f"benchmark.derived.{architecture}")
     assert isinstance(model, ModelConfig)
     if faults := shape_faults(model):

@@ -1,13 +1,16 @@
 """The grid of a benchmark: which model stands for which architecture, and what is refused."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from torch import nn
 
-from pipeline.benchmark.grid import Models, expand
+from pipeline.benchmark import ttft
+from pipeline.benchmark.grid import Cell, Models, expand
 from pipeline.compose import compose, group_options, model_config, shipped
 from pipeline.config.benchmark import BenchmarkConfig
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, RunError
 from pipeline.models import Placement, build_model
 from pipeline.models.architectures import block_of
 
@@ -144,6 +147,9 @@ def test_a_grid_that_says_too_little_is_refused_when_composed(overrides: list[st
         ),
         ({"derived": {"ladder": {"n_ways": 2}}}, ["a ladder model has one way"]),
         ({"derived": {"laddr": {"n_layer": 2}}}, ["benchmark.derived: laddr is no architecture"]),
+        ({"derived": {"parallel_track": {"architecture": "ladder"}}}, ["derived.parallel_track.architecture=ladder"]),
+        ({"derived": {"parallel_track": {"name": "other"}}}, ["derived.parallel_track.name=other", "leave it out"]),
+        ({"derived": {"parallel_track": {"n_ways": 1}}}, ["derived.parallel_track.n_ways=1"]),
         ({"tp_sizes": [3]}, ["demo standard", "tp_size=3: must divide the 4 heads", "1, 2, 4 would be"]),
         ({"contexts": [512]}, ["benchmark.contexts=512", "256 or fewer"]),
     ],
@@ -161,3 +167,37 @@ def test_one_unknown_model_is_one_fault() -> None:
     with pytest.raises(ConfigError) as caught:
         grid("ttft_demo", shapes=[shape])
     assert str(caught.value).count("\n") == 1
+
+
+def test_a_module_that_no_rule_shards_is_refused_with_random_weights_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    block = block_of("ladder")
+    plain = block.__init__
+
+    def gated(self: Any, *arguments: Any) -> None:
+        plain(self, *arguments)
+        self.gate = nn.Linear(4, 4)
+
+    monkeypatch.setattr(block, "__init__", gated)
+    model = model_config("demo_ladder")
+    assert hasattr(build_model(model).blocks[0], "gate")  # whole, it is a model like any other
+    with pytest.raises(ConfigError, match=r"architecture=ladder: no rule to shard its parameter blocks\.0\.gate"):
+        build_model(model, Placement(1, 2))
+    with pytest.raises(ConfigError, match=r"demo ladder: .*parameter blocks\.0\.gate") as caught:
+        grid("ttft_demo")
+    assert str(caught.value).count("\n") == 1
+
+
+def test_ranks_that_disagree_are_an_error_that_names_the_architecture() -> None:
+    answer = {"details": {"standard": {"peak_memory_bytes": 1, "ranks_agree": True}}}
+    odd = {"details": answer["details"] | {"ladder": {"peak_memory_bytes": 1, "ranks_agree": False}}}
+    benchmark = changed("ttft_demo", breakdown=False, trace=False)
+    models = grid("ttft_demo", tp_sizes=[2])[2][0]
+    shares = ttft.resources(compose([]).cluster, 2)
+    launch = ttft._Launch(
+        benchmark, compose([]).cluster, 2, [models], ["loopback"], {}, ttft.Progress(lambda line: None, 1)
+    )
+    rounds = {"samples_ms": {"standard/overlapped": [1.0]}, "seconds": 1.0, "warmup_rounds": 1}
+    where = (models, Cell(8, 1), "loopback", 0.0, shares)
+    launch._measure(SimpleNamespace(command=lambda *_, **__: [answer | rounds] * 2), *where)  # type: ignore[arg-type]
+    with pytest.raises(RunError, match="ladder: the 2 ranks sampled different tokens"):
+        launch._measure(SimpleNamespace(command=lambda *_, **__: [odd | rounds] * 2), *where)  # type: ignore[arg-type]

@@ -44,7 +44,9 @@ def run(work: "Work", log: "StageRun") -> None:
     from pipeline.models.placement import head_dim
 
     config, code = work.config, work.code_of("pipeline.export.make")
-    made = make.make(config.model, config.engine, work.path("trained"), work.path("engine"), _say, code)
+    made = make.make(
+        config.model, config.engine, work.path("trained"), work.path("engine"), _say, code, scale=config.scale.name
+    )
     result = work.write(made.result)
 
     engine = made.result

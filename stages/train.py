@@ -43,11 +43,13 @@ def finish() -> None:
 
 def run(work: "Work", log: "StageRun") -> None:
     from pipeline import files
+    from pipeline.models.placement import check_trainable
     from pipeline.training import origin
     from pipeline.training import run as runs
     from pipeline.training.loop import TrainingJob
 
     config, trained = work.config, work.path("trained")
+    check_trainable(config.model)
     data_folder = work.path("data").resolve()
     identity = runs.identity(work.fingerprint, data_folder, work.code_of("pipeline.training.loop"))
     job = TrainingJob(
@@ -67,7 +69,7 @@ def run(work: "Work", log: "StageRun") -> None:
     commits = origin.read(job.run_folder)
     made_by = {"commit": commits[-1]["commit"], "commits": commits}  # those that took the steps, whoever publishes them
     runs.publish(job, state, trained, data, work.provenance(**made_by))
-    found = runs.result(job, state, data)
+    found = runs.result(job, state, data, config.scale.name)
     files.write_text(work.path("curve"), _csv(found.body()["curve"]))
     log.log_artifact(work.write(found, **made_by))
     log.log_metrics(

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 from pipeline import files, provenance
 from pipeline.config import Config
-from pipeline.errors import ConfigError
+from pipeline.errors import CheckpointError, ConfigError
 from pipeline.experiment import closure
 from pipeline.experiment.identity import restricted, values
-from pipeline.experiment.places import place
+from pipeline.experiment.places import owner, place, timed_models
 from pipeline.experiment.stage import Stage
-from pipeline.experiment.stages import STAGES
+from pipeline.experiment.stages import BY_NAME, STAGES
 from pipeline.results import Result
 from pipeline.results.file import write as write_result
 
@@ -38,6 +38,7 @@ class Work:
 
     stage: Stage
     composed: Config  # every setting; a stage script reads `config`
+    model_overrides: tuple[str, ...] = ()  # what composes the model, where its name alone does not
 
     @property
     def name(self) -> str:
@@ -46,8 +47,8 @@ class Work:
     @property
     def command(self) -> str:
         """What runs this work alone, but for its overrides."""
-        model = f" model={self.composed.model.name}" if self.stage.scope == "model" else ""
-        return f"python -m {self.stage.module}{model}"
+        model = self.model_overrides or (f"model={self.composed.model.name}",)
+        return " ".join(["python -m", self.stage.module, *(model if self.stage.scope == "model" else ())])
 
     @cached_property
     def config(self) -> Config:
@@ -143,6 +144,7 @@ class Work:
 
     def begin(self) -> None:
         """Note the inputs as they are; raises ConfigError where one was made with other settings than these."""
+        self._require_models()
         for path in self.inputs:
             maker, made_with = self._maker(Path(path)), _settings_of(Path(path))
             if maker and made_with not in (None, maker.fingerprint):
@@ -150,6 +152,18 @@ class Work:
                     f"{path} was made with other settings (fingerprint {made_with}, not {maker.fingerprint}): "
                     f"{maker.command} with the same overrides makes it anew"
                 )
+
+    def _require_models(self) -> None:
+        """Raise CheckpointError where a benchmark of trained weights lacks a model: nothing else would notice."""
+        if "timed" not in self.stage.inputs:
+            return
+        lacking = [
+            f"{folder} is missing: run {maker.command} with the same overrides first"
+            for folder in self.paths("timed")
+            if not folder.exists() and (maker := self._maker(folder))
+        ]
+        if lacking:
+            raise CheckpointError("these models are not trained:\n" + "\n".join(f"  - {one}" for one in lacking))
 
     def _maker(self, path: Path) -> "Work | None":
         """The work of another stage that writes `path`."""
@@ -173,7 +187,8 @@ class Work:
     def write(self, result: Result | dict[str, Any], **more: Any) -> Path:
         """Write the result file with its provenance, to which `more` adds; returns its path."""
         body = result.body() if isinstance(result, Result) else json.loads(json.dumps(result))
-        made_by = self.provenance(body=provenance.fingerprint(body), **more)
+        name = "/".join(self.result.parts[-2:])  # a moved or renamed result is known by it
+        made_by = self.provenance(body=provenance.fingerprint(body), file=name, **more)
         if isinstance(result, Result):
             write_result(self.result, result, made_by)
         else:
@@ -182,8 +197,9 @@ class Work:
 
 
 def makers(config: Config) -> Iterator[Work]:
-    """Every stage's work under one configuration."""
-    return (Work(stage, config) for stage in STAGES)
+    """Every stage's work under one configuration, and the training of every model that its benchmark loads."""
+    yield from (Work(stage, owner(config) if stage.name == "train" else config) for stage in STAGES)
+    yield from (Work(BY_NAME["train"], one.config, tuple(one.overrides)) for one in timed_models(config))
 
 
 def _settings_of(folder: Path) -> str | None:

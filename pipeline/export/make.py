@@ -51,6 +51,8 @@ def make(
     folder: Path,
     say: Say,
     code: dict[str, str] | None = None,
+    *,
+    scale: str,
 ) -> Made:
     """Build `model` as `engine` says into `folder`; what other `code` (digests of its rooms) built is built anew.
 
@@ -77,6 +79,7 @@ def make(
             kind="measured",
             model=model.name,
             architecture=model.architecture,
+            scale=scale,
             engine=engine.name,
             ranks=spec.tp_size,
             module=maker.module,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipeline.errors import PipelineError, ResultError
-from pipeline.files import VARIANT
+from pipeline.files import VARIANT, plain_name
 from pipeline.report import style
 from pipeline.results import (
     BOUND,
@@ -19,13 +19,18 @@ from pipeline.results import (
     TtftResult,
     read,
 )
-from pipeline.results.file import AnyResult
+from pipeline.results.file import AnyResult, Result
+from pipeline.results.kinds import Kind
 from pipeline.results.tasks import against_baseline
 from pipeline.results.ttft import TimedRow
 
 PAPER_ARCHITECTURES = ("standard", "parallel", "kraken")
 DEMO = "Demo scale: measured rows show that everything works, not what the paper's models would do."
 ModelResult = TrainingResult | PerplexityResult | TasksResult
+KINDS_OF: dict[type[Result], tuple[Kind, ...]] = {  # of rows; measured everywhere else
+    TtftResult: ("measured", "measured compute, modelled communication"),
+    ProjectionResult: ("projected",),
+}
 AnyModelResult = TypeVar("AnyModelResult", TrainingResult, PerplexityResult, TasksResult)
 
 
@@ -88,8 +93,11 @@ class Inputs:
             self.faults.append(str(error))
             return None
         scale = getattr(result, "scale", self.scale)
-        if scale != self.scale:
-            self.faults.append(f"{path} is of scale {scale}, not {self.scale}; left out")
+        if scale != self.scale and isinstance(result, EngineResult):
+            return None  # engines of all scales lie in one folder
+        odd = f"is of scale {scale}, not {self.scale}" if scale != self.scale else _odd_place(result, path)
+        if odd := odd or _odd_kind(result):
+            self.faults.append(f"{path} {odd}; left out")
             return None
         self.sources.append(str(path))
         return result
@@ -123,6 +131,31 @@ def read_inputs(results: Path, engines: Path, scale: str, order: list[str]) -> I
             "python -m pipeline +experiment=kraken_tp4" + "".join(f"\n  - {fault}" for fault in inputs.faults)
         )
     return inputs
+
+
+def _odd_place(result: Result, path: Path) -> str | None:
+    """How a result contradicts the place where it lies: what is shown of it takes its name from there."""
+    folder, name = plain_name(path.parent.name), plain_name(path.stem)
+    if isinstance(result, TrainingResult | PerplexityResult | TasksResult) and result.model != folder:
+        return f"is of model {result.model}"
+    if isinstance(result, TasksResult) and result.evaluation != name:
+        return f"is of evaluation {result.evaluation}"
+    if isinstance(result, TtftResult) and not f"{name}-".startswith(f"ttft-{result.benchmark}-"):
+        return f"is of benchmark {result.benchmark}"
+    if isinstance(result, ProjectionResult) and name != f"projection-{result.hardware}-{result.benchmark}":
+        return f"is of hardware {result.hardware} and benchmark {result.benchmark}"
+    written = (result.provenance or {}).get("file")
+    return f"was written as {written}" if written not in (None, "/".join(path.parts[-2:])) else None
+
+
+def _odd_kind(result: Result) -> str | None:
+    """Rows of a kind that no such result has."""
+    allowed = KINDS_OF.get(type(result), ("measured",))
+    rows = result.rows if isinstance(result, TtftResult | ProjectionResult) else []
+    rows = [*rows, *(result.tasks.values() if isinstance(result, TasksResult) else [])]
+    kinds = [getattr(result, "kind", allowed[0]), *(row.kind for row in rows)]
+    odd = next((kind for kind in kinds if kind not in allowed), None)
+    return f"has a row of kind {odd}, where only {' or '.join(allowed)} can be" if odd else None
 
 
 def _read_of_model(inputs: Inputs, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pipeline.files import plain_name
 from pipeline.report.table import Column, is_measured
 
 WIDEST = 12  # rows of a table that are shown
@@ -21,7 +22,7 @@ def summary(report: dict[str, Any]) -> str:
     if report.get("demo"):
         parts.append(report["demo"])
     for name, table in report["tables"].items():
-        keys = SHOWN.get(name) or (TTFT if name.startswith("ttft_") else None)
+        keys = SHOWN.get(plain_name(name)) or (TTFT if name.startswith("ttft_") else None)
         rows = [row for row in table["rows"] if is_measured(row)] if keys else []
         if not keys or not rows:
             continue

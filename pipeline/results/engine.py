@@ -14,10 +14,11 @@ class EngineResult(Result):
     file_name: ClassVar[str] = "engines/<model>-tp<N>-<engine>/engine.json"
     command: ClassVar[str] = "python -m stages.build_engine model=NAME engine=NAME"
     schema_name: Literal["engine"] = "engine"
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     kind: Kind = Field(description="where size and build time come from")
     model: str = Field(description="model config")
     architecture: str = Field(description="architecture")
+    scale: str = Field(description="demo, small_gpu or paper: what it was made for")
     engine: str = Field(description="kind of engine or export")
     ranks: int = Field(description="ranks that it is split over")
     collectives: int = Field(description="collectives of one forward on one rank")

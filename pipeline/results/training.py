@@ -38,10 +38,11 @@ class TrainingResult(Result):
     file_name: ClassVar[str] = "results/<scale>/<model>/training.json"
     command: ClassVar[str] = "python -m stages.train model=NAME"
     schema_name: Literal["training"] = "training"
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     kind: Kind = Field(description="where the numbers come from")
     model: str = Field(description="model config")
     architecture: str = Field(description="architecture")
+    scale: str = Field(description="demo, small_gpu or paper")
     parameters: int = Field(description="exact number of parameters")
     shape: dict[str, Any] = Field(description="the model's identity: its config without name and recipe")
     run_fingerprint: str = Field(description="names the run: configuration and tokens")

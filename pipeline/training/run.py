@@ -107,7 +107,7 @@ def publish(
         shutil.copy(job.data_folder / data.manifest["tokenizer"]["file"], temporary / "tokenizer.json")
 
 
-def result(job: TrainingJob, state: TrainingState, data: TokenData) -> TrainingResult:
+def result(job: TrainingJob, state: TrainingState, data: TokenData, scale: str) -> TrainingResult:
     """What training.json says; every number is measured, from the run's own log."""
     records = RunLog(job.run_folder).read()
     steps = [record for record in records if record["kind"] == "train"]
@@ -115,6 +115,7 @@ def result(job: TrainingJob, state: TrainingState, data: TokenData) -> TrainingR
         kind="measured",
         model=job.model.name,
         architecture=job.model.architecture,
+        scale=scale,
         parameters=count.parameters(job.model),
         shape=job.model.identity(),
         run_fingerprint=job.fingerprint,

@@ -117,14 +117,14 @@ def test_unchanged_is_kept_and_any_change_is_not(tmp_path):
     trained(tmp_path, seed=1)
     lines = []
     given = engine_of(tmp_path)
-    first = make.make(*given, lines.append)
+    first = make.make(*given, lines.append, scale="demo")
     finish(first, given[3])
     assert not first.reused
     assert first.result.collectives == 1
     assert len(lines) == 2
     files = {path.name: path.stat().st_mtime_ns for path in given[3].iterdir()}
 
-    again = make.make(*engine_of(tmp_path), lines.append)
+    again = make.make(*engine_of(tmp_path), lines.append, scale="demo")
     assert again.reused
     assert again.result.body() == first.result.body()
     assert {path.name: path.stat().st_mtime_ns for path in given[3].iterdir()} == files
@@ -149,16 +149,16 @@ def test_the_key_covers_spec_weights_and_version(tmp_path):
 
 def test_a_damaged_engine_is_built_again(tmp_path):
     given = engine_of(tmp_path, "engine.weights=random")
-    finish(make.make(*given, print), given[3])
+    finish(make.make(*given, print, scale="demo"), given[3])
     (given[3] / "rank1.engine").write_bytes(b"short")
-    again = make.make(*given, print)
+    again = make.make(*given, print, scale="demo")
     assert not again.reused
     assert (given[3] / "rank1.engine").stat().st_size == again.result.sizes["rank1.engine"]
 
 
 def test_a_build_that_fails_leaves_the_old_engine_and_nothing_half_built(tmp_path, monkeypatch):
     given = engine_of(tmp_path, "engine.weights=random")
-    finish(make.make(*given, print), given[3])
+    finish(make.make(*given, print, scale="demo"), given[3])
     before = sorted(path.name for path in given[3].iterdir())
 
     def fails_at_rank_1(trt, spec, source, rank, folder):
@@ -169,7 +169,7 @@ def test_a_build_that_fails_leaves_the_old_engine_and_nothing_half_built(tmp_pat
     original = build.build_rank
     monkeypatch.setattr(build, "build_rank", fails_at_rank_1)
     with pytest.raises(RunError, match="out of memory"):
-        make.make(*engine_of(tmp_path, "engine.weights=random", "engine.target=sm89"), print)
+        make.make(*engine_of(tmp_path, "engine.weights=random", "engine.target=sm89"), print, scale="demo")
     assert sorted(path.name for path in given[3].iterdir()) == before
     assert [path.name for path in given[3].parent.iterdir()] == ["e"]
     assert engine_folder.read(given[3]).target == "sm80"
@@ -196,7 +196,7 @@ def test_what_tensorrt_says_is_in_the_message(tmp_path):
 )
 def test_bad_input_is_one_message_before_any_work(tmp_path, overrides, message):
     with pytest.raises(Exception, match=message) as caught:
-        make.make(*engine_of(tmp_path, "engine.weights=random", *overrides), print)
+        make.make(*engine_of(tmp_path, "engine.weights=random", *overrides), print, scale="demo")
     assert caught.value.exit_code == 2
     assert not (tmp_path / "engines").exists()
 
@@ -205,7 +205,7 @@ def test_a_missing_module_names_what_to_install(tmp_path):
     if torch.cuda.is_available():
         pytest.skip("a GPU is here: tensorrt may be too")
     with pytest.raises(MissingRequirementError, match=r"engine\.module=tensorrt cannot be imported"):
-        make.make(*engine_of(tmp_path, "engine.module=tensorrt", "engine.weights=random"), print)
+        make.make(*engine_of(tmp_path, "engine.module=tensorrt", "engine.weights=random"), print, scale="demo")
 
 
 @pytest.mark.slow
@@ -239,7 +239,7 @@ def test_the_stage_says_what_tensorrt_llm_needs_and_leaves_nothing(tmp_path):
 
 def test_torch_has_nothing_to_build(tmp_path):
     config = compose(["model=demo_standard", "engine=torch", "engine.weights=random"])
-    made = make.make(config.model, config.engine, tmp_path, tmp_path / "engines" / "e", print)
+    made = make.make(config.model, config.engine, tmp_path, tmp_path / "engines" / "e", print, scale="demo")
     assert list(made.result.sizes) == ["spec.json"]
     assert "nothing is built" in made.result.status
 
@@ -247,4 +247,4 @@ def test_torch_has_nothing_to_build(tmp_path):
 def test_huggingface_of_two_ranks_is_refused(tmp_path):
     config = compose(["model=demo_standard", "engine=huggingface", "engine.tp_size=2", "engine.weights=random"])
     with pytest.raises(ConfigError, match="a whole model"):
-        make.make(config.model, config.engine, tmp_path, tmp_path / "e", print)
+        make.make(config.model, config.engine, tmp_path, tmp_path / "e", print, scale="demo")

@@ -74,7 +74,7 @@ def training(root: Path, model: str, scale: str = "demo", loss_nats: float | Non
     validation = [{"step": 100, "loss_nats": 4.5}, {"step": 200, "loss_nats": loss}]
     state: Any = SimpleNamespace(step=200, tokens=409_600, seconds=70.0, validation=validation)
     data: Any = SimpleNamespace(manifest={"unigram_loss_nats": 6.5})
-    return training_run.result(job, state, data)
+    return training_run.result(job, state, data, scale)
 
 
 def perplexity(root: Path, model: str, scale: str = "demo", loss_nats: float | None = None) -> PerplexityResult:
@@ -206,16 +206,17 @@ def engine(root: Path, model: str, name: str = "checkpoint", tp_size: int = 4) -
     given = {"name": name, "tp_size": tp_size, "weights": "random"}
     folder = root / "engines" / f"{model}-tp{tp_size}-{name}"
     asked = EngineConfig.model_validate(given)
-    return make.make(model_config(model), asked, root, folder, lambda line: None).result
+    return make.make(model_config(model), asked, root, folder, lambda line: None, scale="demo").result
 
 
-def built_engine(model: str, **changes: Any) -> EngineResult:
+def built_engine(model: str, scale: str = "demo", **changes: Any) -> EngineResult:
     """engine.json of a TensorRT engine of four ranks, which needs GPUs to be built for real."""
     shape = model_config(model)
     known: dict[str, Any] = {
         "kind": "measured",
         "model": model,
         "architecture": shape.architecture,
+        "scale": scale,
         "engine": "tensorrt",
         "ranks": 4,
         "collectives": 8,
@@ -243,6 +244,6 @@ def write_all(root: Path, scale: str = "demo") -> None:
         write(results / model / "training.json", training(root, model, scale), PROVENANCE)
         write(results / model / "perplexity.json", perplexity(root, model, scale), PROVENANCE)
         write(results / model / "superglue_3shot.json", superglue(root, model, scale), PROVENANCE)
-        engine = built_engine(model)
+        engine = built_engine(model, scale)
         write(root / "engines" / f"{model}-tp4-tensorrt" / "engine.json", engine, PROVENANCE)
     write(results / "ttft-ttft_demo.json", ttft(root, scale=scale), PROVENANCE)

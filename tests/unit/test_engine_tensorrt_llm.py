@@ -127,7 +127,9 @@ def engine_in(venv, **changes):
 
 
 def make_in(tmp_path, venv, say=lambda line: None, **changes):
-    return make.make(config_of("kraken"), engine_in(venv, **changes), tmp_path / "t", tmp_path / "engines" / "e", say)
+    return make.make(
+        config_of("kraken"), engine_in(venv, **changes), tmp_path / "t", tmp_path / "engines" / "e", say, scale="demo"
+    )
 
 
 def test_plumbing_from_spec_file_to_engines_and_back(tmp_path):

@@ -160,7 +160,8 @@ def test_an_architecture_unknown_here_is_drawn_and_listed_everywhere(tmp_path):
     names = {"ladder": "brand_new"}
     put(tmp_path, "ttft-ttft_demo.json", renamed(result_files.ttft(tmp_path), **names))
     put(tmp_path, PAPERS, renamed(result_files.projection(tmp_path), **names))
-    mine = result_files.perplexity(tmp_path, "demo_kraken_4way").model_copy(update={"architecture": "brand_new"})
+    named = {"architecture": "brand_new", "model": "mine"}
+    mine = result_files.perplexity(tmp_path, "demo_kraken_4way").model_copy(update=named)
     put(tmp_path, "mine/perplexity.json", mine)
     inputs, reference = read(tmp_path), compose([]).reference
     found = make_tables(inputs, reference)
@@ -323,7 +324,7 @@ def test_nothing_at_all_is_an_error(tmp_path):
     [
         ("demo_parallel/training.json", "{", "damaged"),
         ("demo_parallel/training.json", '{"schema_name": "training", "schema_version": 99}', "training 99"),
-        ("demo_parallel/training.json", '{"schema_name": "training", "schema_version": 1}', "damaged"),
+        ("demo_parallel/training.json", '{"schema_name": "training", "schema_version": 2}', "damaged"),
         ("demo_parallel/odd.json", '{"tasks": {}}', "no schema"),
         ("ttft-ttft_demo.json", '{"rows": []}', "no schema"),
         ("odd.json", "{}", "no kind of result"),
@@ -345,6 +346,54 @@ def test_a_result_of_another_scale_is_left_out(tmp_path):
     put(tmp_path, "ttft-ttft_demo.json", result_files.ttft(tmp_path, scale="paper", links=("loopback",)))
     inputs = read(tmp_path)
     assert not inputs.ttft and "is of scale paper, not demo" in inputs.faults[0]
+
+
+def test_engines_and_training_of_another_scale_are_left_out(tmp_path):
+    result_files.write_all(tmp_path, "demo")
+    (tmp_path / "results" / "demo").rename(tmp_path / "results" / "small_gpu")
+    timed = result_files.ttft(tmp_path, scale="small_gpu", links=("loopback",))
+    write(tmp_path / "results/small_gpu/ttft-ttft_demo.json", timed, result_files.PROVENANCE)
+    inputs = read(tmp_path, "small_gpu")
+    assert not inputs.engines and not inputs.training and list(inputs.ttft) == ["ttft_demo"]
+    assert any("training.json is of scale demo, not small_gpu" in fault for fault in inputs.faults)
+    assert not any("engine.json" in fault for fault in inputs.faults)
+
+
+def test_a_result_in_the_place_of_another_is_left_out(tmp_path):
+    scored = result_files.superglue(tmp_path, "demo_standard")
+    timed = result_files.ttft(tmp_path, links=("loopback",))
+    put(tmp_path, "demo_standard/superglue_3shot.json", scored)
+    put(tmp_path, "demo_parallel/superglue_3shot.json", scored)
+    put(tmp_path, "demo_standard/superglue_0shot.json", scored)
+    put(tmp_path, "demo_parallel/training.json", result_files.training(tmp_path, "demo_standard"))
+    put(tmp_path, "ttft-ttft_cpu.json", timed)
+    put(tmp_path, "ttft-ttft_demo-sweep.json", timed)
+    put(tmp_path, "projection-h100_sxm-ttft_paper.json", result_files.projection(tmp_path))
+    overridden = result_files.PROVENANCE | {"file": "demo/ttft-ttft_demo~0a1b2c.json"}
+    write(tmp_path / "results/demo/ttft-ttft_demo.json", timed, overridden)  # renamed by hand
+    write(tmp_path / "results/demo/ttft-ttft_demo~0a1b2c.json", timed, overridden)
+    inputs = read(tmp_path)
+    assert set(inputs.ttft) == {"ttft_demo-sweep", "ttft_demo~0a1b2c"} and not inputs.projections
+    assert {name: list(scored) for name, scored in inputs.tasks.items()} == {"superglue_3shot": ["demo_standard"]}
+    text = "\n".join(inputs.faults)
+    assert len(inputs.faults) == 6 and not inputs.training
+    for says in (
+        "demo_parallel/superglue_3shot.json is of model demo_standard",
+        "superglue_0shot.json is of evaluation superglue_3shot",
+        "ttft-ttft_cpu.json is of benchmark ttft_demo",
+        "is of hardware a100_40gb_nvswitch and benchmark ttft_paper",
+        "ttft-ttft_demo.json was written as demo/ttft-ttft_demo~0a1b2c.json",
+    ):
+        assert says in text
+
+
+def test_a_projected_row_among_measured_ones_is_a_fault(tmp_path):
+    put(tmp_path, "demo_standard/training.json", result_files.training(tmp_path, "demo_standard"))
+    timed = result_files.ttft(tmp_path, links=("loopback",))
+    projected = timed.rows[0].model_copy(update={"kind": "projected"})
+    put(tmp_path, "ttft-ttft_demo.json", timed.model_copy(update={"rows": [projected, *timed.rows[1:]]}))
+    inputs = read(tmp_path)
+    assert not inputs.ttft and "has a row of kind projected" in inputs.faults[0]
 
 
 def test_a_row_of_an_unknown_kind_is_a_fault(tmp_path):
@@ -433,6 +482,14 @@ def test_summary_shows_measured_rows(written):
     assert "published: +35.6% (quoted; " in text
     assert f"({MODELLED}; 1 cell: " in text
     assert DEMO in text
+
+
+def test_summary_shows_scores_of_overridden_settings(tmp_path):
+    scored = result_files.superglue(tmp_path, "demo_standard")
+    put(tmp_path, "demo_standard/superglue_3shot~0a1b2c.json", scored)
+    body = write_report(settings(tmp_path), "f")
+    (table,) = [table for name, table in body["tables"].items() if name == "superglue_3shot~0a1b2c"]
+    assert f"\n{table['title']} (measured)" in summary(body) and body["faults"] == []
 
 
 def test_a_row_must_say_where_it_comes_from():

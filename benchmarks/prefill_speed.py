@@ -75,8 +75,9 @@ def compared(samples: dict[str, list[float]], name: str, ours: str, other: str, 
     """ours / other - less: of the medians, with its 95% interval over rounds, drift in common left out."""
     numerator, denominator = [samples[ours]], [samples[other]]
     ratio = median(numerator) / median(denominator)
-    low, high = (1 + end for end in speedup_interval(Compared(numerator, denominator)))
-    return {name: round(ratio - less, 4), f"{name}_95": [round(low - less, 4), round(high - less, 4)]}
+    ends = speedup_interval(Compared(numerator, denominator))
+    shown = [None if end is None else round(1 + end - less, 4) for end in ends]  # None: too few rounds
+    return {name: round(ratio - less, 4), f"{name}_95": shown}
 
 
 def main() -> None:

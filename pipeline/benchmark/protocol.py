@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.results.statistics import summarise
+from pipeline.results.ttft import StoppedBy
 
 TimeOne = Callable[[str], tuple[float, float]]
 Agree = Callable[[list[float]], list[float]]
@@ -48,17 +49,19 @@ def warmup_is_over(warmup: Sequence[Sequence[float]], rules: Rules) -> bool:
     return rounds >= rules.warmup_max or all(is_settled(series, rules.interval_width) for series in warmup)
 
 
-def may_stop(series: Sequence[Sequence[float]], elapsed_s: float, rules: Rules) -> bool:
-    """Enough rounds and every variant's interval narrow, or the most rounds, or the time limit.
+def stopped_by(series: Sequence[Sequence[float]], elapsed_s: float, rules: Rules) -> StoppedBy | None:
+    """What ends the rounds: enough of them and every variant's interval narrow, the most, or the time. None: nothing.
 
-    Even out of time, three rounds are kept: fewer have no interval.
+    Even out of time, three rounds are kept; below six there is no interval.
     """
     rounds = len(series[0])
-    if rounds >= rules.repeats_max or (rounds >= 3 and elapsed_s >= rules.time_limit_s):
-        return True
-    if rounds < rules.repeats_min:
-        return False
-    return all(summarise([samples]).relative_width <= rules.interval_width for samples in series)
+    if rounds >= rules.repeats_min and all(
+        summarise([samples]).relative_width <= rules.interval_width for samples in series
+    ):
+        return "interval"
+    if rounds >= rules.repeats_max:
+        return "repeats_max"
+    return "time_limit" if rounds >= 3 and elapsed_s >= rules.time_limit_s else None
 
 
 def rotated(names: Sequence[str], turn: int) -> list[str]:
@@ -75,6 +78,7 @@ class Rounds:
     device_ms: dict[str, list[float]]
     warmup_rounds: int
     seconds: float
+    stopped_by: StoppedBy
 
 
 def run_rounds(names: Sequence[str], timed: TimeOne, agree: Agree, rules: Rules) -> Rounds:
@@ -87,7 +91,8 @@ def run_rounds(names: Sequence[str], timed: TimeOne, agree: Agree, rules: Rules)
     kept: list[list[float]] = [[] for _ in names]
     device: list[list[float]] = [[] for _ in names]
     begun, elapsed, warm, turn = time.monotonic(), 0.0, False, 0
-    while not (warm and kept[0] and may_stop(kept, elapsed, rules)):
+    end: StoppedBy | None = None
+    while end is None:
         turn += 1
         local = {name: timed(name) for name in rotated(names, turn)}
         values = [part for name in names for part in local[name]]
@@ -96,6 +101,9 @@ def run_rounds(names: Sequence[str], timed: TimeOne, agree: Agree, rules: Rules)
             series.append(shared[2 * index])
             if warm:
                 device[index].append(shared[2 * index + 1])
-        if not warm:
+        if warm:
+            end = stopped_by(kept, elapsed, rules)
+        else:
             warm = warmup_is_over(warmup, rules) or elapsed > WARMUP_SHARE * rules.time_limit_s
-    return Rounds(dict(zip(names, kept, strict=True)), dict(zip(names, device, strict=True)), len(warmup[0]), elapsed)
+    samples_ms, device_ms = dict(zip(names, kept, strict=True)), dict(zip(names, device, strict=True))
+    return Rounds(samples_ms, device_ms, len(warmup[0]), elapsed, end)

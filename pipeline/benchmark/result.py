@@ -10,6 +10,7 @@ from pipeline.benchmark.trace import timeline, write_traces
 from pipeline.benchmark.ttft import Decoded, Measured, rules_of
 from pipeline.config.benchmark import BenchmarkConfig
 from pipeline.results.headline import headline
+from pipeline.results.statistics import LEAST_ROUNDS
 from pipeline.results.ttft import Protocol, TtftResult, TtftRow
 
 VERIFIED = {
@@ -21,6 +22,10 @@ VERIFIED_ONE_RANK = {
     "cuda": "one GPU: this path is written but was not run when the project was made",
 }
 TIME = "prefill of B×T tokens to the sampled first token; ranks released by a barrier; maximum over ranks"
+INTERVAL = {
+    False: "95% bootstrap interval of the median over the rounds of one launch: how launches differ is not in it",
+    True: "95% bootstrap interval of the median: launches resampled, then rounds within them",
+}  # by whether a row has several launches
 TIME_ONE_RANK = "one rank's prefill to the sampled first token; no other rank runs"
 
 
@@ -28,6 +33,7 @@ def make_result(
     benchmark: BenchmarkConfig, scale: str, rows: Sequence[TtftRow], verified: str, time: str = TIME, **more: Any
 ) -> TtftResult:
     """Rows with their headline and protocol; `more` are further fields."""
+    launches = max((len(row.samples_ms) for row in rows), default=1)
     return TtftResult(
         benchmark=benchmark.name,
         scale=scale,
@@ -36,7 +42,8 @@ def make_result(
             **asdict(rules_of(benchmark)),
             time=time,
             order="every variant once a round, rotated",
-            interval="bootstrap of the median, 95%: launches resampled, then rounds within them",
+            launches=launches,
+            interval=f"{INTERVAL[launches > 1]}; none below {LEAST_ROUNDS} rounds",
         ),
         rows=list(rows),
         headline=headline(rows),

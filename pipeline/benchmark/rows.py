@@ -102,6 +102,7 @@ def _row(measured: Measured, benchmark: BenchmarkConfig, name: str, mode: Mode) 
     facts = {
         "device_ms_median": median([device_ms]) if device_ms else None,
         "warmup_rounds": measured.result["warmup_rounds"],
+        "stopped_by": measured.result.get("stopped_by"),
         "collectives": details["collectives"] if communicates else 0,
         "collective_bytes": details["bytes"] if communicates else 0,
         "peak_memory_bytes": details["peak_memory_bytes"],

@@ -74,7 +74,7 @@ def _ttft_line(row: TtftRow) -> tuple[str, ...]:
     return (
         row.architecture,
         f"{row.ttft_ms_median:.1f}",
-        f"{row.ttft_ms_low:.1f}–{row.ttft_ms_high:.1f}",
+        _ends(row.ttft_ms_low, row.ttft_ms_high, 1),
         f"{row.ttft_ms_p95:.1f}",
         "–" if row.speedup is None else f"{row.speedup:+.1%}",
         _number(row.compute_ms, 1),
@@ -90,11 +90,15 @@ def _decode_line(row: DecodeRow) -> tuple[str, ...]:
     return (
         row.architecture,
         f"{row.ms_per_token_median:.2f}",
-        f"{row.ms_per_token_low:.2f}–{row.ms_per_token_high:.2f}",
+        _ends(row.ms_per_token_low, row.ms_per_token_high, 2),
         f"{row.ms_per_token_p95:.2f}",
         f"{row.tokens_per_s:.1f}",
         f"{row.speedup:+.1%}",
     )
+
+
+def _ends(low: float | None, high: float | None, digits: int) -> str:
+    return "–" if low is None or high is None else f"{low:.{digits}f}–{high:.{digits}f}"
 
 
 def _number(value: float | None, digits: int, factor: float = 1.0) -> str:

@@ -65,7 +65,7 @@ def _bars(axes: Any, rows: Sequence[TimedRow], names: list[str], colours: dict[s
     width = 0.84 / len(names)
     for row in rows:
         error = None
-        if isinstance(row, TtftRow):
+        if isinstance(row, TtftRow) and row.ttft_ms_low is not None and row.ttft_ms_high is not None:
             ends = (row.milliseconds - row.ttft_ms_low, row.ttft_ms_high - row.milliseconds)
             error = [[max(0.0, end)] for end in ends]
         axes.bar(

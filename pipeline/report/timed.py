@@ -143,7 +143,8 @@ def speedups_table(rows: list[Row], demo: str) -> Table | None:
         Column("covered", "Over"),
     ]
     notes = (
-        "As the result files hold them. 95% intervals: launches and rounds resampled in every cell.",
+        "As the result files hold them. 95% intervals: rounds resampled in every cell; with one launch, as in all of "
+        "these unless their protocol says more, how launches differ is not in them; too few rounds have none.",
         "25–40% exposed: only cells in which the standard model spends that share of its time in communication.",
     )
     is_demo = any("scale" in row for row in rows)

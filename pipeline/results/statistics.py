@@ -1,7 +1,8 @@
 """How sure a number is: the only place for summaries, bootstraps, intervals and geometric means.
 
 Two kinds of data. Milliseconds are nested: launches hold rounds, and rounds of one launch share its luck, so resampling
-draws launches first, then rounds within them. Scores are items in clusters: items that share a passage are no
+draws launches first, then rounds within them; of a single launch only rounds are drawn, and its luck stays in every
+number: how launches differ is not in such an interval. Scores are items in clusters: items that share a passage are no
 independent draws, so clusters are the units.
 """
 
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Launches = Sequence[Sequence[float]]  # one inner sequence a launch, one number a round
+Ends = tuple[float, float] | tuple[None, None]  # of a 95% interval; None: too few rounds for one
 
+LEAST_ROUNDS = 6  # with fewer, even their whole range covers the median less than 95% of the time
 RESAMPLES = 2000
 UNPAIRED = 1_000_000  # added to a seed where the draw of another series must not be shared
 RESAMPLES_AT_ONCE = 4_000_000  # indices drawn in one piece: 32 MB
@@ -22,18 +25,19 @@ RESAMPLES_AT_ONCE = 4_000_000  # indices drawn in one piece: 32 MB
 
 @dataclass(frozen=True)
 class Summary:
-    """Milliseconds over the counted rounds; low and high bound the median with 95% confidence."""
+    """Milliseconds over the counted rounds; low and high are the median's 95% interval, None below LEAST_ROUNDS."""
 
     median: float
     p95: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     minimum: float
     repeats: int
 
     @property
     def relative_width(self) -> float:
-        return (self.high - self.low) / self.median
+        """The interval's, as a share of the median; infinite where there is none."""
+        return float("inf") if self.low is None or self.high is None else (self.high - self.low) / self.median
 
 
 @functools.lru_cache(maxsize=32)
@@ -66,10 +70,15 @@ def interval(values: Floats) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def has_interval(samples: Launches) -> bool:
+    """Whether there are rounds enough to say how sure their median is."""
+    return sum(map(len, samples)) >= LEAST_ROUNDS
+
+
 def summarise(samples: Launches) -> Summary:
-    """Median, p95 and the bootstrap interval of the median; raises ValueError without samples."""
+    """Median, p95 and where rounds are enough the median's bootstrap interval; raises ValueError without samples."""
     values = _flat(samples)
-    low, high = interval(bootstrap_medians(samples))
+    low, high = interval(bootstrap_medians(samples)) if has_interval(samples) else (None, None)
     return Summary(
         float(np.median(values)), float(np.percentile(values, 95)), low, high, float(values.min()), len(values)
     )
@@ -98,6 +107,10 @@ class Compared:
     paired: bool = True
     seed: int = 0
 
+    @property
+    def has_interval(self) -> bool:
+        return has_interval(self.baseline) and has_interval(self.own)
+
     def log_ratios(self) -> Floats:
         """(RESAMPLES,) logarithms of t_baseline / t, launches and rounds resampled in pairs."""
         own = bootstrap_medians(self.own, self.seed if self.paired else UNPAIRED + self.seed)
@@ -105,8 +118,10 @@ class Compared:
         return ratios
 
 
-def speedup_interval(compared: Compared) -> tuple[float, float]:
-    """95% interval of t_baseline / t − 1."""
+def speedup_interval(compared: Compared) -> Ends:
+    """95% interval of t_baseline / t − 1; (None, None) below LEAST_ROUNDS."""
+    if not compared.has_interval:
+        return None, None
     low, high = interval(np.expm1(compared.log_ratios()))
     return low, high
 
@@ -118,8 +133,13 @@ def geomean(speedups: Sequence[float]) -> float:
     return float(np.expm1(np.mean(np.log1p(speedups))))
 
 
-def geomean_interval(cells: Sequence[Compared]) -> tuple[float, float]:
-    """95% interval of `geomean`: launches and rounds resampled together in every cell, cells by seeds of their own."""
+def geomean_interval(cells: Sequence[Compared]) -> Ends:
+    """95% interval of `geomean`: launches and rounds resampled together in every cell, cells by seeds of their own.
+
+    (None, None) where a cell has fewer than LEAST_ROUNDS.
+    """
+    if not all(cell.has_interval for cell in cells):
+        return None, None
     means = np.mean([cell.log_ratios() for cell in cells], axis=0)
     low, high = interval(np.expm1(means))
     return low, high

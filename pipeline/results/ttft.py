@@ -15,6 +15,7 @@ NO_LINK = "none"  # the link of rows whose communication was left out: compute a
 EXPOSED_BAND = (0.25, 0.40)  # shares of the baseline's time in exposed communication
 
 Launches = list[list[float]]  # milliseconds: one inner list a launch, one number a round
+StoppedBy = Literal["interval", "repeats_max", "time_limit"]
 Lane = Literal["compute", "communication"]
 Part = Literal["norm", "gemm", "overlapped_gemm", "attention", "elementwise", "lm_head", "all_reduce", "other"]
 PARTS: tuple[Part, ...] = (
@@ -138,10 +139,12 @@ class TtftRow(RunRow, TimedRow):
 
     ttft_ms_median: float = Field(description="median over rounds, ms")
     ttft_ms_p95: float = Field(description="95th percentile, ms")
-    ttft_ms_low: float = Field(description="lower end of the median's 95% interval, ms")
-    ttft_ms_high: float = Field(description="upper end of the median's 95% interval, ms")
+    ttft_ms_low: float | None = Field(
+        description="lower end of the median's 95% interval, ms; null below 6 rounds. See protocol.interval"
+    )
+    ttft_ms_high: float | None = Field(description="upper end of the median's 95% interval, ms")
     ttft_ms_min: float = Field(description="fastest round, ms")
-    speedup_low: float | None = Field(description="lower end of the speedup's 95% interval, rounds paired")
+    speedup_low: float | None = Field(description="lower end of the speedup's 95% interval, rounds paired; or null")
     speedup_high: float | None = Field(description="upper end of the speedup's 95% interval")
     blocking_ms: float | None = Field(None, description="the row's own model, nothing overlapped, ms")
     own_hideable_ms: float | None = Field(None, description="blocking_ms − compute_ms, ms")
@@ -152,6 +155,10 @@ class TtftRow(RunRow, TimedRow):
     peak_memory_bytes: int | None = Field(None, description="weights and growth in one forward; the most over ranks")
     ranks_agree: bool | None = Field(None, description="whether all ranks sampled the same token")
     repeats: int = Field(description="rounds counted, all launches together")
+    stopped_by: StoppedBy | None = Field(
+        None,
+        description="what ended the rounds: all intervals narrow enough, the most rounds, or the time; null: unknown",
+    )
     warmup_rounds: int = Field(description="rounds thrown away")
     paired: bool = Field(True, description="rounds alternated with the other rows of the cell")
     samples_ms: Launches = Field(description="every counted round, one inner list a launch, ms")
@@ -181,8 +188,10 @@ class DecodeRow(RunRow):
     new_tokens: int = Field(description="tokens generated a round")
     ms_per_token_median: float = Field(description="median over steps and rounds, ms")
     ms_per_token_p95: float = Field(description="95th percentile, ms")
-    ms_per_token_low: float = Field(description="lower end of the 95% interval of the median over steps, ms")
-    ms_per_token_high: float = Field(description="upper end, ms")
+    ms_per_token_low: float | None = Field(
+        description="lower end of the 95% interval of the median over steps, ms; null below 6 steps"
+    )
+    ms_per_token_high: float | None = Field(description="upper end, ms")
     ms_by_step: list[float] = Field(description="median over rounds of each step, ms")
     tokens_per_s: float = Field(description="batch_size / mean step")
     speedup: float = Field(description="t_standard / t − 1 of the medians over steps")
@@ -205,7 +214,7 @@ class HeadlineEntry(Row):
     architecture: str = Field(description="architecture, or no_communication for the bound")
     geomean_speedup: float = Field(description="geometric mean over the cells of 1 + speedup, minus 1")
     geomean_speedup_low: float | None = Field(
-        description="lower end of its 95% interval: launches and rounds resampled in every cell; null without samples"
+        description="lower end of its 95% interval, rounds resampled in every cell; null where a cell has too few"
     )
     geomean_speedup_high: float | None = Field(description="upper end of its 95% interval")
     least_speedup: float = Field(description="the least of the cells")
@@ -235,6 +244,7 @@ class Protocol(Typed):
     repeats_max: int = Field(description="rounds counted at most")
     interval_width: float = Field(description="widest 95% interval, as a share of the median, that ends the rounds")
     time_limit_s: float = Field(description="seconds a cell at most")
+    launches: int = Field(1, description="launches behind a row, at most; one does not show how launches differ")
     time: str = Field(description="what a sample is, in words")
     order: str = Field(description="how variants alternate, in words")
     interval: str = Field(description="what low and high are, in words")

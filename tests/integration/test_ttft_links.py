@@ -153,7 +153,8 @@ def test_the_demo_grid_ends_to_end(tmp_path):
     assert list(rows) == [*architectures, "no_communication"]
     for row in rows.values():
         assert row["kind"] == "measured" and row["repeats"] == 3
-        assert row["ttft_ms_low"] <= row["ttft_ms_median"] <= row["ttft_ms_high"] <= row["ttft_ms_p95"] * 1.5
+        assert row["ttft_ms_low"] is None and row["stopped_by"] == "repeats_max"  # three rounds have no interval
+        assert row["ttft_ms_min"] <= row["ttft_ms_median"] <= row["ttft_ms_p95"]
         assert row["speedup"] == pytest.approx(rows["standard"]["ttft_ms_median"] / row["ttft_ms_median"] - 1)
         assert row["exposed_communication_ms"] == pytest.approx(row["ttft_ms_median"] - row["compute_ms"])
     assert rows["no_communication"]["ttft_ms_median"] == rows["standard"]["compute_ms"]

@@ -159,3 +159,12 @@ def test_breakdowns_and_timelines_have_one_form(tmp_path: Path) -> None:
         assert {event.part for event in events if event.lane == "communication"} == {"all_reduce"}
     for trace in measured.traces:
         assert Path(trace).stat().st_size > 0
+
+
+def test_the_file_says_what_one_launch_cannot_tell_and_tables_show_no_interval_of_few_rounds(tmp_path: Path) -> None:
+    result = real.ttft(tmp_path, links=("loopback",), crowded=())
+    assert result.protocol.launches == 1
+    assert "one launch: how launches differ is not in it; none below 6 rounds" in result.protocol.interval
+    row = result.rows[0].model_copy(update={"ttft_ms_low": None, "ttft_ms_high": None})
+    shown = ttft_table([row]).splitlines()[-1].split()
+    assert shown[:3] == [row.architecture, f"{row.ttft_ms_median:.1f}", "–"]

@@ -1,13 +1,16 @@
 """When rounds start to count and when they may stop."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from pipeline.benchmark.progress import Progress
 from pipeline.benchmark.protocol import (
     Rules,
     is_settled,
-    may_stop,
     rotated,
+    run_rounds,
+    stopped_by,
     warmup_is_over,
 )
 
@@ -26,12 +29,32 @@ def test_warmup_ends_when_the_median_settles():
 
 def test_rounds_stop_when_every_interval_is_narrow():
     wide = list(np.random.default_rng(3).lognormal(0, 1, 20))
-    assert not may_stop([[1.0] * 9], 1.0, RULES)  # fewer than repeats_min
-    assert may_stop([[1.0] * 10], 1.0, RULES)
-    assert not may_stop([[1.0] * 20, wide], 1.0, RULES)
-    assert may_stop([[1.0] * 20, wide], 31.0, RULES)  # out of time
-    assert not may_stop([[1.0] * 2], 31.0, RULES)  # two rounds have no interval
-    assert may_stop([list(range(1, 61))], 1.0, RULES)  # the most rounds
+    assert stopped_by([[1.0] * 9], 1.0, RULES) is None  # fewer than repeats_min
+    assert stopped_by([[1.0] * 10], 1.0, RULES) == "interval"
+    assert stopped_by([[1.0] * 20, wide], 1.0, RULES) is None
+    assert stopped_by([[1.0] * 20, wide], 31.0, RULES) == "time_limit"
+    assert stopped_by([[1.0] * 2], 31.0, RULES) is None  # three are kept even so
+    assert stopped_by([list(range(1, 61))], 1.0, RULES) == "repeats_max"
+
+
+def test_rounds_too_few_for_an_interval_are_not_taken_for_sure():
+    few = replace(RULES, repeats_min=3, repeats_max=12)
+    assert stopped_by([[1.0] * 5], 1.0, few) is None
+    assert stopped_by([[1.0] * 6], 1.0, few) == "interval"
+
+
+def test_a_measurement_says_what_ended_it():
+    def ended(**changes):
+        rules = replace(RULES, warmup_min=1, warmup_max=1, **changes)
+        return run_rounds(["a"], lambda name: (next(times), 0.0), lambda values: values, rules)
+
+    times = iter([1.0] * 100)
+    found = ended()
+    assert (found.stopped_by, len(found.samples_ms["a"]), found.warmup_rounds) == ("interval", 10, 1)
+    times = iter(float(i) for i in range(1, 100))
+    assert ended(repeats_max=12).stopped_by == "repeats_max"
+    found = ended(time_limit_s=1e-9)
+    assert (found.stopped_by, len(found.samples_ms["a"])) == ("time_limit", 3)
 
 
 def test_every_variant_comes_first_equally_often():

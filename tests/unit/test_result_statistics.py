@@ -32,6 +32,17 @@ def test_the_interval_covers_the_true_median_about_95_percent_of_the_time() -> N
     assert 180 <= covered <= 200
 
 
+def test_below_six_rounds_there_is_no_interval() -> None:
+    few, enough = [[5.0, 6.0, 7.0, 5.5, 6.5]], [[5.0, 6.0, 7.0, 5.5, 6.5, 6.2]]
+    assert (summarise(few).low, summarise(few).high, summarise(few).relative_width) == (None, None, math.inf)
+    assert summarise(enough).low is not None
+    assert speedup_interval(Compared(few, few)) == (None, None)
+    assert geomean_interval([Compared(enough, enough), Compared(few, few)]) == (None, None)
+    random = np.random.default_rng(5)
+    found = [summarise([random.lognormal(0, 0.1, 6).tolist()]) for _ in range(400)]
+    assert sum(one.low <= 1 <= one.high for one in found) >= 360  # type: ignore[operator]
+
+
 def test_rounds_of_one_launch_share_its_luck() -> None:
     """Where launches differ, many rounds of few launches are no certainty: the interval covers all the same."""
     random = np.random.default_rng(1)

@@ -152,6 +152,7 @@ def engine_rows(
         )
         facts = {
             "warmup_rounds": result["warmup_rounds"],
+            "stopped_by": result.get("stopped_by"),
             "collectives": engine.collectives,
             "ranks_agree": result["ranks_agree"].get(name),
         }

@@ -21,14 +21,16 @@ from pipeline.communication.modelled import ModelledCommunicator
 from pipeline.communication.stream import modelled_communicator
 from pipeline.config.benchmark import BenchmarkConfig
 from pipeline.config.execution import ClusterConfig
-from pipeline.errors import MissingRequirementError
+from pipeline.errors import ConfigError, MissingRequirementError
 from pipeline.models import Placement
 
 AllReduceSeconds = Callable[[float, int], float]  # bytes per rank, ranks
 
 
 def check(benchmark: BenchmarkConfig, cluster: ClusterConfig, grid: Mapping[int, list[Models]]) -> None:
-    """Raise MissingRequirementError without the device, or where one architecture's share does not fit."""
+    """Raise ConfigError for trained weights, MissingRequirementError without the device or the memory for a share."""
+    if benchmark.weights != "random":
+        raise ConfigError(f"benchmark.weights={benchmark.weights}: one rank alone is timed with random weights only")
     if cluster.device == "cuda" and not torch.cuda.is_available():
         raise MissingRequirementError("benchmark=ttft_one_rank on cluster.device=cuda: no CUDA GPU is here")
     for sizes in grid.values():

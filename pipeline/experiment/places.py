@@ -2,15 +2,18 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from pipeline.config import Config
+from pipeline.config import Config, ModelConfig
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.experiment.stages import MODEL, PERPLEXITY, TASKS, models_the_link, runs_built_engines
 from pipeline.experiment.variant import variant
 
 if TYPE_CHECKING:
     from pipeline.benchmark.grid import Models
+
+
+SHOWN = ("reference.superglue_3shot", "reference.superglue_rows")  # beside the scores of tasks
 
 
 def place(name: str, config: Config) -> list[Path]:
@@ -21,15 +24,27 @@ def place(name: str, config: Config) -> list[Path]:
 
 def model_name(config: Config) -> str:
     """The model's name in folders: with what was overridden of its shape, data and training."""
-    return config.model.name + variant(config, *MODEL)
+    return config.model.name + variant(config, MODEL[:1], MODEL[1:])
 
 
 def data(config: Config) -> Path:
-    return Path(config.paths.data, config.data.name + variant(config, "data"))
+    return Path(config.paths.data, config.data.name + variant(config, ["data"]))
 
 
 def trained(config: Config) -> Path:
-    return Path(config.paths.trained, config.scale.name, model_name(config))
+    return Path(config.paths.trained, config.scale.name, model_name(owner(config)))
+
+
+def owner(config: Config) -> Config:
+    """The configuration of the model whose weights this one runs: itself, unless it is a schedule of another."""
+    from pipeline.models.architectures import block_of
+
+    architecture = block_of(config.model.architecture).weights_of
+    if architecture is None:
+        return config
+    name = config.model.name.replace(config.model.architecture, architecture)
+    changes = {"name": name, "architecture": architecture}
+    return config.model_copy(update={"model": config.model.model_copy(update=changes)})
 
 
 def results(config: Config) -> Path:
@@ -37,43 +52,47 @@ def results(config: Config) -> Path:
 
 
 def engine(config: Config) -> Path:
-    groups = MODEL if config.engine.weights == "trained" else ("model",)
-    model = config.model.name + variant(config, *groups)
-    kind = f"{config.engine.name}{variant(config, 'engine')}"
+    weights = MODEL[1:] if config.engine.weights == "trained" else ()
+    model = config.model.name + variant(config, MODEL[:1], weights)
+    kind = f"{config.engine.name}{variant(config, ['engine'])}"
     return Path(config.paths.engines, f"{model}-tp{config.engine.tp_size}-{kind}")
 
 
 def perplexity(config: Config) -> Path:
-    suffix = variant(config, *(f"evaluation.{field}" for field in PERPLEXITY))
+    suffix = variant(config, unspelled=[f"evaluation.{field}" for field in PERPLEXITY])
     return results(config) / model_name(config) / f"perplexity{suffix}.json"
 
 
 def tasks(config: Config) -> Path:
-    suffix = variant(config, *(f"evaluation.{field}" for field in TASKS))
+    suffix = variant(config, [f"evaluation.{field}" for field in TASKS], SHOWN)
     return results(config) / model_name(config) / f"{config.evaluation.name}{suffix}.json"
 
 
 def timing(config: Config) -> Path:
-    entries = ["benchmark", "cluster.device", "cluster.threads_per_rank", "cluster.pin_cores"]
+    entries = ["cluster.device", "cluster.threads_per_rank", "cluster.pin_cores"]
     entries += ["engine"] if runs_built_engines(config) else []
     entries += ["hardware"] if models_the_link(config) else []
-    link = config.link.name + variant(config, "link")
-    name = config.benchmark.name + variant(config, *entries)
+    entries += MODEL[1:] if times_trained_models(config) else []
+    link = config.link.name + variant(config, ["link"])
+    name = config.benchmark.name + variant(config, ["benchmark"], entries)
     return results(config) / f"ttft-{name}{'' if link == 'loopback' else f'-{link}'}.json"
 
 
 def projection(config: Config) -> Path:
-    hardware = config.hardware.name + variant(config, "hardware")
-    benchmark = config.benchmark.name + variant(config, "benchmark", "reference")
+    hardware = config.hardware.name + variant(config, ["hardware"])
+    benchmark = config.benchmark.name + variant(config, ["benchmark"], ["reference"])
     return results(config) / f"projection-{hardware}-{benchmark}.json"
 
 
 def baseline(config: Config) -> list[Path]:
     """The task result that evaluation.baseline names: of the same evaluation, and the same overrides."""
+    from pipeline.compose import group_options
+
     chosen = config.evaluation.baseline
     if chosen is None or chosen == config.model.name:
         return []
-    folder = chosen + model_name(config).removeprefix(config.model.name)
+    suffix = variant(config, MODEL[:1] if config.model.name in group_options("model") else (), MODEL[1:])
+    folder = chosen + suffix
     alone = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"baseline": None})})
     found = [results(config) / folder / tasks(one).name for one in (alone, config)]
     return [path for path in found if path.exists()][:1]
@@ -94,7 +113,7 @@ def task_files(config: Config) -> list[Path]:
 
 
 def timed(config: Config) -> list[Path]:
-    """What a benchmark loads, as far as it is there: built engines, or trained models."""
+    """What a benchmark loads: built engines, as far as they are there, or trained models."""
     if runs_built_engines(config):
         from pipeline.benchmark.built.grid import find
 
@@ -103,19 +122,44 @@ def timed(config: Config) -> list[Path]:
         except (CheckpointError, ConfigError):  # the stage says what is missing
             return []
         return [folder for folders in found.values() for folder in folders.values()]
-    return list(trained_of(config).values()) if config.benchmark.weights == "trained" else []
+    return [trained(model.config) for model in timed_models(config)]
 
 
-def trained_of(config: Config) -> dict[str, Path]:
-    """Finished models of a benchmark's grid by name; a model that is not there is not in it."""
-    found: dict[str, Path] = {}
-    for sizes in _grid(config).values():
-        for models in sizes:
-            for name in map(models.weights_of, models.by_architecture):
-                folder = Path(config.paths.trained, config.scale.name, name + variant(config, *MODEL[1:]))
-                if folder.is_dir():
-                    found[name] = folder
-    return found
+class TimedModel(NamedTuple):
+    """A model whose trained weights a benchmark runs."""
+
+    config: Config  # of its training
+    overrides: list[str]  # which compose the model
+
+
+def timed_models(config: Config) -> list[TimedModel]:
+    """Those of the benchmark's grid, whether they are trained or not; none where random weights are timed."""
+    if not times_trained_models(config):
+        return []
+    try:
+        grid = _grid(config)
+    except ConfigError:  # the benchmark's own check says what is wrong
+        return []
+    found: dict[Path, TimedModel] = {}
+    for models in (models for sizes in grid.values() for models in sizes):
+        for architecture in models.by_architecture:
+            if models.weights_of(architecture) == models.by_architecture[architecture].name:
+                one = TimedModel(_trains(config, models.by_architecture[architecture]), models.overrides(architecture))
+                found.setdefault(trained(one.config), one)
+    return list(found.values())
+
+
+def times_trained_models(config: Config) -> bool:
+    built = runs_built_engines(config) or models_the_link(config)
+    return config.benchmark.weights == "trained" and not built
+
+
+def _trains(config: Config, model: ModelConfig) -> Config:
+    """The configuration that trains another model with the same overrides: what followed the recipe follows its own."""
+    ours, theirs = config.model.recipe.model_dump(), model.recipe.model_dump()
+    given = config.training.model_dump()
+    changes = {key: theirs[key] for key in theirs if key in given and given[key] == ours[key]}
+    return config.model_copy(update={"model": model, "training": config.training.model_copy(update=changes)})
 
 
 def _grid(config: Config) -> "dict[int, list[Models]]":

@@ -95,6 +95,16 @@ def weights_identity(config: ModelConfig) -> dict[str, object]:
     return {**config.identity(), "architecture": owner}
 
 
+def check_trainable(config: ModelConfig) -> None:
+    """Raise ConfigError where an architecture has no weights of its own."""
+    owner = block_of(config.architecture).weights_of
+    if owner is not None:
+        raise ConfigError(
+            f"model.architecture={config.architecture}: runs the weights of {owner} models and has none of its own to "
+            f"train; train the {owner} model instead"
+        )
+
+
 def _divisors(number: int) -> str:
     return ", ".join(str(value) for value in range(1, number + 1) if number % value == 0)
 

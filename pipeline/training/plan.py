@@ -11,6 +11,7 @@ from pipeline.config import Config
 from pipeline.config.execution import ClusterConfig
 from pipeline.errors import MissingRequirementError
 from pipeline.models import count
+from pipeline.models.placement import check_trainable
 from pipeline.training.ray_launcher import check_resources
 
 HEADERS = [
@@ -94,7 +95,9 @@ def _short(tokens: int) -> str:
 
 
 def faults(configs: Sequence[Config]) -> list[str]:
-    """What this machine lacks of devices and memory."""
+    """What this machine lacks of devices and memory; raises ConfigError for a model that has nothing to train."""
+    for config in configs:
+        check_trainable(config.model)
     cluster = configs[0].cluster
     found = []
     try:

@@ -81,8 +81,10 @@ def test_other_settings_are_other_work_in_another_file(finished, change):
 
 
 def test_an_edited_config_file_leaves_the_name_and_is_stale(finished, monkeypatch):
-    monkeypatch.setattr("pipeline.experiment.variant._shipped", lambda group, name: None)  # as if shipped so
-    state = work_in(finished, "evaluation.random_windows=3").state()
+    edited = "evaluation.random_windows=3"
+    shipped = vars(composed(edited))
+    monkeypatch.setattr("pipeline.experiment.variant._shipped", lambda group, name: shipped[group].identity())
+    state = work_in(finished, edited).state()
     assert str(state) == "stale (settings changed: evaluation.random_windows)"
 
 
@@ -251,7 +253,7 @@ def test_the_code_of_a_stage_is_what_it_runs():
         ("build_engine", ["training.steps=200"], "engines/demo_standard~"),
         ("evaluate_superglue", ["evaluation=superglue_0shot"], "demo_standard/superglue_0shot.json"),
         ("evaluate_superglue", ["evaluation.limit=5"], "demo_standard/superglue_3shot~"),
-        ("prepare_data", ["data.name=mine", "data.max_bytes=10"], "data/mine/manifest.json"),
+        ("prepare_data", ["data.name=mine", "data.max_bytes=10"], "data/mine~"),
         ("prepare_data", ["data.max_bytes=10"], "data/demo~"),
     ],
 )

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.config import Config, ModelConfig
 from pipeline.errors import CheckpointError, ConfigError
-from pipeline.experiment.stages import MODEL, PERPLEXITY, TASKS, models_the_link, runs_built_engines
+from pipeline.experiment.stages import (
+    GRID,
+    MODEL,
+    PERPLEXITY,
+    TASKS,
+    models_the_link,
+    passes_links,
+    runs_built_engines,
+    runs_tensorrt_llm,
+)
 from pipeline.experiment.variant import variant
 
 if TYPE_CHECKING:
@@ -70,17 +79,17 @@ def tasks(config: Config) -> Path:
 
 def timing(config: Config) -> Path:
     entries = ["cluster.device", "cluster.threads_per_rank", "cluster.pin_cores"]
-    entries += ["engine"] if runs_built_engines(config) else []
+    entries += ["engine.environment", "engine.environment_path"] if runs_tensorrt_llm(config) else []
     entries += ["hardware"] if models_the_link(config) else []
     entries += MODEL[1:] if times_trained_models(config) else []
-    link = config.link.name + variant(config, ["link"])
+    link = config.link.name + variant(config, ["link"]) if passes_links(config) else "loopback"
     name = config.benchmark.name + variant(config, ["benchmark"], entries)
     return results(config) / f"ttft-{name}{'' if link == 'loopback' else f'-{link}'}.json"
 
 
 def projection(config: Config) -> Path:
     hardware = config.hardware.name + variant(config, ["hardware"])
-    benchmark = config.benchmark.name + variant(config, ["benchmark"], ["reference"])
+    benchmark = config.benchmark.name + variant(config, GRID, ["reference"])
     return results(config) / f"projection-{hardware}-{benchmark}.json"
 
 

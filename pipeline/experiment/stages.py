@@ -13,7 +13,19 @@ def models_the_link(config: Config) -> bool:
     return config.benchmark.protocol == "one_rank"
 
 
+def runs_tensorrt_llm(config: Config) -> bool:
+    return config.benchmark.engine == "tensorrt_llm"
+
+
+def passes_links(config: Config) -> bool:
+    return not runs_built_engines(config) and not models_the_link(config)
+
+
 MODEL = ("model", "data", "training")
+GRID = tuple(  # all that a projection reads of a benchmark
+    f"benchmark.{name}"
+    for name in ("name", "architectures", "shapes", "derived", "contexts", "tp_sizes", "batch_sizes", "dtype")
+)
 PERPLEXITY = ("perplexity_protocol", "random_windows", "random_windows_seed")
 TASKS = (
     *("name", "tasks", "task_dir", "n_shot", "data_dir", "limit"),
@@ -71,8 +83,13 @@ STAGES: tuple[Stage, ...] = (
         "benchmark_ttft",
         "Time To First Token over real ranks",
         "experiment",
-        settings=("benchmark", "link", "cluster.device", "cluster.threads_per_rank", "cluster.pin_cores"),
-        also={"engine": runs_built_engines, "hardware": models_the_link},
+        settings=("benchmark", "cluster.device", "cluster.threads_per_rank", "cluster.pin_cores"),
+        also={  # built engines count by their content
+            "engine.environment": runs_tensorrt_llm,
+            "engine.environment_path": runs_tensorrt_llm,
+            "hardware": models_the_link,
+            "link": passes_links,
+        },
         resolve=timed_values,
         inputs=("timed",),
         outputs=("timing",),
@@ -81,7 +98,7 @@ STAGES: tuple[Stage, ...] = (
         "project_ttft",
         "TTFT projected for other hardware",
         "experiment",
-        settings=("benchmark", "hardware", "reference"),
+        settings=(*GRID, "hardware", "reference"),
         resolve=projected_values,
         inputs=(),
         outputs=("projection",),

@@ -246,6 +246,9 @@ def test_the_code_of_a_stage_is_what_it_runs():
         ("benchmark_ttft", ["cluster.device=cuda"], "ttft-ttft_demo~"),
         ("benchmark_ttft", ["benchmark=ttft_one_rank", "hardware.link_bandwidth=1e9"], "ttft-ttft_one_rank~"),
         ("benchmark_ttft", ["hardware.link_bandwidth=1e9"], "results/demo/ttft-ttft_demo.json"),  # reads no hardware
+        ("project_ttft", ["benchmark.trace=false"], "projection-a100_40gb_nvswitch-ttft_demo.json"),  # reads none
+        ("benchmark_ttft", ["benchmark=ttft_one_rank", "link=sweep"], "results/demo/ttft-ttft_one_rank.json"),
+        ("benchmark_ttft", ["benchmark=ttft_engines", "engine.mode=whole"], "results/demo/ttft-ttft_engines.json"),
         ("train", [], "results/demo/demo_standard/training.json"),
         ("train", ["training.steps=200"], "results/demo/demo_standard~"),
         ("build_engine", ["engine.tp_size=2"], "engines/demo_standard-tp2-tensorrt/engine.json"),

@@ -148,7 +148,9 @@ def test_all_fields_were_met():
         ("benchmark_ttft", ["cluster.device=cuda"]),
         ("benchmark_ttft", ["cluster.threads_per_rank=1"]),
         ("benchmark_ttft", ["benchmark.transport=gloo"]),
-        ("benchmark_ttft", ["benchmark=ttft_engines", "engine.mode=segmented"]),
+        ("benchmark_ttft", ["benchmark=ttft_demo", "link=sweep"]),
+        ("benchmark_ttft", ["benchmark=ttft_engines", "benchmark.engine=tensorrt_llm", "engine.environment=venv"]),
+        ("project_ttft", ["benchmark.contexts=[128]"]),
         ("benchmark_ttft", ["benchmark=ttft_one_rank", "hardware=h100_sxm"]),
         ("build_engine", ["engine.mode=segmented"]),
     ],
@@ -157,6 +159,22 @@ def test_fingerprint_follows_device_transport_engine_and_link(stage, overrides):
     named = [override for override in overrides if override.startswith("benchmark=")]
     before, after = (Work(BY_NAME[stage], compose(words)) for words in (named, overrides))
     assert before.fingerprint != after.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("stage", "overrides"),
+    [
+        ("benchmark_ttft", ["benchmark=ttft_engines", "model=demo_kraken_2way"]),
+        ("benchmark_ttft", ["benchmark=ttft_engines", "link=sweep"]),
+        ("benchmark_ttft", ["benchmark=ttft_one_rank", "link=sweep"]),
+        ("project_ttft", ["benchmark.trace=false", "benchmark.repeats_max=90", "benchmark.time_limit_s=3"]),
+        ("project_ttft", ["benchmark.weights=trained", "benchmark.transport=gloo"]),
+    ],
+)
+def test_what_a_stage_does_not_read_changes_no_fingerprint(stage, overrides):
+    named = [override for override in overrides if override.startswith("benchmark=")]
+    before, after = (Work(BY_NAME[stage], compose(words)) for words in (named, overrides))
+    assert before.settings == after.settings and before.fingerprint == after.fingerprint
 
 
 def test_fingerprint_holds_the_shape_of_every_model_a_benchmark_names(tmp_path, monkeypatch):

@@ -110,7 +110,7 @@ class _Recorder:
     waits_late = False
 
     def __init__(self, config: ModelConfig, batch_size: int, context: int) -> None:
-        self.config, self.batch_size, self.context = config, batch_size, context
+        self.config, self.batch_size, self.tokens = config, batch_size, context
         self.steps: list[Step] = []
         self.layer: int | None = None
         self.seen: dict[int, tuple[PromptMemory, int]] = {}  # by memory: tokens of earlier chunks
@@ -121,9 +121,9 @@ class _Recorder:
         return kernel
 
     def embed(self) -> Cost:
-        rows = self.batch_size * self.context
+        rows = self.batch_size * self.tokens
         self.run("embedding", "elementwise", 0.0, 3 * rows * self.config.n_embd)  # two rows read, one written
-        return Cost(1, rows, self.context, self.config.n_embd)
+        return Cost(1, rows, self.tokens, self.config.n_embd)
 
     def enter(self, layer: int) -> None:
         self.layer = layer

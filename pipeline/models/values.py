@@ -26,6 +26,7 @@ PARTS = (WayLayerNorm, Attention, FeedForward, WayLinear)
 class Interpreter(Protocol[V, H]):
     """What the steps of a forward are on values V, with H for a sum on its way."""
 
+    tokens: int  # of a prompt; -1: any number
     waits_late: bool
 
     def embed(self) -> V: ...
@@ -83,7 +84,7 @@ class Stream(Generic[V, H]):
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        return (-1, -1, -1, -1)  # a forward may ask whether there is one token only: there is a prompt
+        return (-1, -1, self.interpreter.tokens, -1)  # a forward may ask whether there is one token only
 
     def made(self) -> V:
         """The value, computed now if it was not before."""

@@ -134,6 +134,7 @@ def test_the_kernels_of_a_kraken_layer_are_the_papers_plugin():
 
 
 def test_the_second_chunk_attends_to_the_first():
+    assert trace(small("standard_split"), 2, 1, 1) == trace(small("standard"), 2, 1, 1)  # one token is no two chunks
     whole, halves = trace(small("standard"), 1, 1, 64), trace(small("standard_split"), 1, 1, 64)
     assert halves.flops == whole.flops
     attentions = [kernel.flops for kernel in halves.kernels if kernel.name == "attention"][:2]

@@ -80,6 +80,7 @@ class Layers:
 
     def norm(self, x: Value, name: str, way: int = 0) -> Value:  # (B, T, d) -> (B, T, d)
         d = x.shape[-1]
+        assert isinstance(d, int)  # the width never varies
         scale = self.parameter(f"{name}.weight", way, (1, 1, d))
         if f"{name}.bias" in self.names:
             bias = self.parameter(f"{name}.bias", way, (1, 1, d))

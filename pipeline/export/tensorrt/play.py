@@ -29,6 +29,7 @@ def write(graph: Graph, layers: Layers, placement: Placement) -> None:
 class NetworkWriter:
     """Turns each step of a forward into layers of the current segment."""
 
+    tokens = -1  # a network reads prompts of many lengths
     waits_late = True  # TensorRT orders a network by what each layer needs
 
     def __init__(self, graph: Graph, layers: Layers) -> None:

@@ -123,7 +123,7 @@ def test_a_benchmark_refuses_a_model_that_was_trained_with_other_settings(tmp_pa
 
 
 def test_each_model_of_a_grid_is_expected_as_its_own_recipe_trains_it() -> None:
-    overrides = ["scale=paper", "model=standard_355m", "benchmark.weights=trained", "benchmark.contexts=[8]"]
+    overrides = ["scale=paper", "model=standard_355m", *TRAINED, "benchmark.contexts=[8]"]
     shape = "benchmark.shapes=[{size: a, models: {standard: standard_124m}}]"
     timed = place("timed", compose([*overrides, shape, "benchmark.architectures=[standard]"]))
     assert [str(path) for path in timed] == [name_of("trained", "scale=paper", "model=standard_124m")]

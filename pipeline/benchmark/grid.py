@@ -58,6 +58,14 @@ def expand(benchmark: BenchmarkConfig, model_by_name: ModelByName) -> dict[int, 
     return grid
 
 
+def weights_model(model: ModelConfig) -> ModelConfig:
+    """The model whose weights this one runs: itself, unless its architecture is a schedule of another."""
+    owner = block_of(model.architecture).weights_of
+    if owner is None:
+        return model
+    return model.model_copy(update={"name": model.name.replace(model.architecture, owner), "architecture": owner})
+
+
 def cells(benchmark: BenchmarkConfig) -> list[Cell]:
     return [Cell(context, batch) for context in benchmark.contexts for batch in benchmark.batch_sizes]
 

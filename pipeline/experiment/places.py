@@ -46,14 +46,9 @@ def trained(config: Config) -> Path:
 
 def owner(config: Config) -> Config:
     """The configuration of the model whose weights this one runs: itself, unless it is a schedule of another."""
-    from pipeline.models.architectures import block_of
+    from pipeline.benchmark.grid import weights_model
 
-    architecture = block_of(config.model.architecture).weights_of
-    if architecture is None:
-        return config
-    name = config.model.name.replace(config.model.architecture, architecture)
-    changes = {"name": name, "architecture": architecture}
-    return config.model_copy(update={"model": config.model.model_copy(update=changes)})
+    return config.model_copy(update={"model": weights_model(config.model)})
 
 
 def results(config: Config) -> Path:

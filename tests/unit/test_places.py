@@ -37,7 +37,7 @@ def name_of(what: str, *overrides: str) -> str:
         ("engine", [MODEL], "training=small_gpu"),
         ("timing", ["cluster.micro_batch_size=2"], "cluster=one_gpu"),
         ("timing", ["benchmark=ttft_one_rank"], "hardware=h100_sxm"),
-        ("timing", ["benchmark=ttft_engines"], "engine=tensorrt_llm"),
+        ("timing", ["benchmark=ttft_engines", "benchmark.engine=tensorrt_llm"], "engine.environment=docker"),
         ("timing", [*TRAINED], "training.seed=6"),
         ("trained", ["scale=small_gpu", "cluster.micro_batch_size=2"], "training=demo"),
         ("timing", ["scale=paper"], "cluster=local_cpu"),

@@ -53,7 +53,7 @@ def test_held_out_rows_are_predicted(projected):
 def test_a_changed_link_has_no_published_times(root, projected):
     done = stage("project_ttft", root, "benchmark=ttft_paper", "hardware.link_bandwidth=3e10", "hardware.name=slow")
     assert done.returncode == 0, done.stderr
-    (path,) = (root / "results" / "demo").glob("projection-slow~*-ttft_paper.json")  # a name of one's own tells no values
+    (path,) = (root / "results" / "demo").glob("projection-slow~*-ttft_paper.json")
     slower = files.read_json(path)
     assert all(row["published_ms"] is None for row in slower["rows"])
     assert kraken(slower)["geomean_speedup"] > kraken(projected)["geomean_speedup"]

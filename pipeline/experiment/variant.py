@@ -22,8 +22,10 @@ def variant(config: Config, spelled: Sequence[str] = (), unspelled: Sequence[str
     differing: dict[str, Any] = {}
     for entry in (*spelled, *unspelled):
         group, _, field = entry.partition(".")
-        name = getattr(config, group).name if entry in spelled else _chosen(config.scale.name)[group]["name"]
-        expected = _shipped(group, name)
+        if entry in spelled:
+            expected = _shipped(group, getattr(config, group).name)
+        else:
+            expected = _chosen(config.scale.name, config.model.name, group)
         ours = values(config, [group])[group]
         for one in [field] if field else ours:
             key = f"{group}.{one}"
@@ -40,8 +42,11 @@ def _shipped(group: str, name: str) -> dict[str, Any]:
 
 
 @cache
-def _chosen(scale: str) -> dict[str, Any]:
-    """What is composed at a scale without any override; at a name that is no scale's, by conf/config.yaml."""
+def _chosen(scale: str, model: str, group: str) -> dict[str, Any]:
+    """A group as a scale chooses it for a model, by whose recipe some values go."""
     from pipeline.compose import compose_raw, group_options
+    from pipeline.config.parsing import parse_group
 
-    return compose_raw([f"scale={scale}"] if scale in group_options("scale") else [])
+    chosen = {"scale": scale, "model": model}
+    raw = compose_raw([f"{name}={option}" for name, option in chosen.items() if option in group_options(name)])
+    return parse_group(group, raw[group], f"scale={scale}").identity()

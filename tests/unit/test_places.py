@@ -10,7 +10,7 @@ from pipeline.compose import compose, group_options
 from pipeline.config import Config
 from pipeline.errors import CheckpointError, ConfigError, PipelineError
 from pipeline.experiment.experiment import Experiment
-from pipeline.experiment.places import place
+from pipeline.experiment.places import model_name, place
 from pipeline.experiment.plan import make_plan
 from pipeline.experiment.stages import BY_NAME
 from pipeline.experiment.work import Work
@@ -63,6 +63,16 @@ def test_what_the_scale_chooses_has_the_plain_name(scale: str) -> None:
     for what in ("data", "trained", "tasks", "perplexity", "timing", "projection"):
         assert "~" not in str(*place(what, config)), what
     assert name_of("timing", f"scale={scale}").endswith(f"results/{scale}/ttft-{config.benchmark.name}.json")
+
+
+def test_a_models_own_recipe_is_no_override():
+    """At the paper's scale peak rate and batch are each model's own."""
+    for model in ("kraken_124m_4way", "kraken_355m_4way", "kraken_760m_4way"):
+        assert model_name(compose(["scale=paper", f"model={model}"])) == model
+    assert (
+        model_name(compose(["scale=paper", "model=kraken_355m_4way", "training.learning_rate=1e-3"]))
+        != "kraken_355m_4way"
+    )
 
 
 def test_what_does_not_determine_a_result_leaves_its_name() -> None:

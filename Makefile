@@ -20,10 +20,12 @@ demo: setup
 	$(BIN)/python -m pipeline +experiment=kraken_tp4
 
 test: setup
-	HF_HUB_OFFLINE=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests
+	@# what starts ranks, Ray or DVC needs the cores for itself
+	HF_HUB_OFFLINE=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/unit tests/contract -n auto
+	HF_HUB_OFFLINE=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/integration
 
 test-fast: setup
-	HF_HUB_OFFLINE=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/unit tests/contract -m "not slow"
+	HF_HUB_OFFLINE=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/unit tests/contract -n auto -m "not slow"
 
 lint: setup
 	$(BIN)/ruff check .

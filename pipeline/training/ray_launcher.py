@@ -43,24 +43,26 @@ def fit(job: TrainingJob, poll: Callable[[], None], say: Callable[[str], None]) 
     stop.unlink(missing_ok=True)
     trainer = _trainer(job)
     raised: list[BaseException] = []
+    ended = threading.Event()  # an interrupted Thread.join takes a living thread for ended (Python 3.11)
 
     def run() -> None:
         try:
             trainer.fit()
         except BaseException as error:  # handed to the caller below
             raised.append(error)
+        finally:
+            ended.set()
 
     thread = threading.Thread(target=run, daemon=True)  # on the main thread Ray would take Ctrl-C, and exit with 0
     with _terminating_as_interrupt():
         try:
             thread.start()
-            while thread.is_alive():
-                thread.join(POLL_INTERVAL_S)
+            while not ended.wait(POLL_INTERVAL_S):
                 poll()
         except KeyboardInterrupt:
             stop.touch()
             say("stopping behind a checkpoint; interrupt again to stop at once")
-            _wait(thread, poll)
+            _wait(ended, poll)
             shutdown()
             raise
     if raised:
@@ -76,12 +78,11 @@ def fit(job: TrainingJob, poll: Callable[[], None], say: Callable[[str], None]) 
         )
 
 
-def _wait(thread: threading.Thread, poll: Callable[[], None]) -> None:
+def _wait(ended: threading.Event, poll: Callable[[], None]) -> None:
     """Until workers have saved and ended, or are taking too long, or somebody interrupts again."""
     deadline = time.monotonic() + SAVE_WAIT_S
     with contextlib.suppress(KeyboardInterrupt):
-        while thread.is_alive() and time.monotonic() < deadline:
-            thread.join(POLL_INTERVAL_S)
+        while not ended.wait(POLL_INTERVAL_S) and time.monotonic() < deadline:
             poll()
 
 

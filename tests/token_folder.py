@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pipeline.compose import compose
 from pipeline.data.prepare import prepare
+from pipeline.experiment import places
 from pipeline.provenance import fingerprint
 
 
@@ -19,6 +20,10 @@ def write_token_folder(folder: Path, vocab_size: int = 512, characters: int = 20
         (source / f"{index}.txt").write_text(text[index * part : (index + 1) * part])
     config = compose(data_overrides(folder / "tokens", vocab_size)).data
     prepare(config, folder / "tokens", folder / "runs", fingerprint({"data": config.identity()}), 1)
+    overrides = [*data_overrides(folder / "tokens", vocab_size), f"paths.data={folder}"]
+    (place,) = places.place("data", compose(overrides))
+    if not place.exists():  # where stages look for it: a name of one's own is followed by what it stands for
+        place.symlink_to(folder / "tokens")
     return folder / "tokens"
 
 

@@ -31,13 +31,7 @@ def save_model(folder: Path, model: Transformer, details: dict[str, Any] | None 
     with files.atomic_path(folder / WEIGHTS) as temporary:
         save_file(state, temporary, metadata={"format": "pt"})
     path = folder / WEIGHTS
-    stat = path.stat()
-    weights = {
-        "file": WEIGHTS,
-        "sha256": files.sha256_of(path),
-        "bytes": stat.st_size,
-        "modified_ns": stat.st_mtime_ns,  # while size and time are these, nobody need hash the file again
-    }
+    weights = {"file": WEIGHTS, "sha256": files.sha256_of(path), "bytes": path.stat().st_size}
     body = {"model": model.config.model_dump(mode="json"), "weights": weights, **(details or {})}
     files.write_json(folder / CONFIG, body)
 

@@ -13,11 +13,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pipeline.compose import compose
 from pipeline.data import TokenData, manifest, tokenise
 from pipeline.data import prepare as preparing
 from pipeline.data.corpus import Document
 from pipeline.data.local import LocalCorpus
 from pipeline.errors import OutputError, RunError
+from pipeline.experiment import places
 from tests.integration.test_prepare_data import documents_of, make, settings, source, story
 
 __all__ = ["source"]  # a fixture
@@ -42,6 +44,11 @@ def command(source: Path, tmp_path: Path, *more: str) -> list[str]:
     ]
 
 
+def folder_of(source: Path, tmp_path: Path, *more: str) -> Path:
+    """Where the command's tokens go: a name of one's own is followed by what it stands for."""
+    return places.place("data", compose(command(source, tmp_path, *more)[3:]))[0]
+
+
 def test_of_two_at_once_one_waits_and_says_so(source: Path, tmp_path: Path) -> None:
     text = "\n".join(story(n) for n in range(2000))
     (source / "long.txt").write_text("\n".join(f"{n} {text}" for n in range(10)))
@@ -51,7 +58,7 @@ def test_of_two_at_once_one_waits_and_says_so(source: Path, tmp_path: Path) -> N
     assert [one.returncode for one in both] == [0, 0], said
     assert sorted("another process prepares it already" in text for text in said) == [False, True]
     assert "Traceback" not in "".join(said)
-    assert TokenData.open(tmp_path / "data" / "test").train.tokens > 100_000
+    assert TokenData.open(folder_of(source, tmp_path)).train.tokens > 100_000
     assert not list((tmp_path / "runs").glob("prepare_data-*"))
 
 
@@ -62,7 +69,7 @@ def test_a_killed_holder_leaves_no_dead_lock(source: Path, tmp_path: Path) -> No
         "with files.locked(pathlib.Path(sys.argv[1]), 0, ''): print('held', flush=True); time.sleep(600)"
     )
     (tmp_path / "data").mkdir()
-    lock = tmp_path / "data" / ".test.lock"
+    lock = tmp_path / "data" / f".{folder_of(source, tmp_path).name}.lock"
     holder = subprocess.Popen([sys.executable, "-c", script, str(lock)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None and holder.stdout.readline() == "held\n"
     waiting = subprocess.Popen(command(source, tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -128,10 +135,11 @@ def test_a_worker_killed_on_the_command_line_ends_with_one_line(source: Path, tm
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
-    [(["data.name="], "data.name='': names files and folders"), (["data.name=mine"], "mine is not replaced")],
+    [(["data.name="], "data.name='': names files and folders"), (["data.name=mine"], "is not replaced")],
 )
 def test_nobody_elses_folder_is_deleted(source: Path, tmp_path: Path, overrides: list[str], message: str) -> None:
-    precious = [tmp_path / "data" / name for name in ("thesis.txt", "mine/thesis.txt")]
+    mine = folder_of(source, tmp_path, "data.name=mine")
+    precious = [tmp_path / "data" / "thesis.txt", mine / "thesis.txt"]
     for path in precious:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("years")

@@ -95,7 +95,7 @@ class TimedRow(CellRow):
     @property
     def milliseconds(self) -> float:
         """The row's time."""
-        raise NotImplementedError
+        raise TypeError("a row that is neither measured nor projected has no time")
 
     @property
     def launches(self) -> Launches | None:

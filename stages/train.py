@@ -46,7 +46,7 @@ def run(work: "Work", log: "StageRun") -> None:
     from pipeline.models.placement import check_trainable
     from pipeline.training import origin
     from pipeline.training import run as runs
-    from pipeline.training.loop import TrainingJob
+    from pipeline.training.job import TrainingJob
 
     config, trained = work.config, work.path("trained")
     check_trainable(config.model)

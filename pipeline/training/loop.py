@@ -5,74 +5,31 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pipeline.config.execution import ClusterConfig
-from pipeline.config.model import ModelConfig
-from pipeline.config.training import TrainingConfig
 from pipeline.data import TokenData, TokenSampler, load_tokenizer
 from pipeline.errors import CheckpointError
-from pipeline.models import Transformer, build_model
+from pipeline.models import build_model
 from pipeline.models.generate import generate
 from pipeline.training import checkpoint
+from pipeline.training.job import STOP, NonFiniteError, TrainingJob, Worker
 from pipeline.training.lock import run_lock
 from pipeline.training.log import RunLog
+from pipeline.training.loss import LossModule
 from pipeline.training.optimizer import make_optimizer
 from pipeline.training.schedule import learning_rate
 from pipeline.training.state import TrainingState
 from pipeline.training.throughput import Throughput, memory_bytes
 
-CPU = torch.device("cpu")
 PROMPT_TOKENS = 8
-STOP = "stop"  # a file in the run folder: save and end
 LOCK_WAIT_S = 60.0  # a killed driver's workers live some seconds longer
-
-
-class NonFiniteError(Exception):
-    """A loss or gradient norm that is no number; the weights are as they were before the step."""
-
-
-@dataclass(frozen=True)
-class TrainingJob:
-    """What a worker needs; every path absolute, since workers start elsewhere."""
-
-    model: ModelConfig
-    training: TrainingConfig
-    cluster: ClusterConfig
-    data_folder: Path
-    run_folder: Path
-    fingerprint: str
-    device_flops: dict[str, float] = field(default_factory=dict)  # peak rates by torch's names, for MFU
-
-
-@dataclass(frozen=True)
-class Worker:
-    """This process's place among the data-parallel workers."""
-
-    rank: int = 0
-    world_size: int = 1
-    device: torch.device = CPU
-
-
-class LossModule(nn.Module):
-    """Mean next-token loss of a micro-batch, in nats: what DDP and torch.compile wrap."""
-
-    def __init__(self, model: Transformer) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, windows: Tensor) -> Tensor:  # (B, T + 1) -> ()
-        logits = self.model(windows[:, :-1])  # (B, T, V)
-        return F.cross_entropy(logits.float().flatten(0, 1), windows[:, 1:].flatten())
 
 
 def train(job: TrainingJob, worker: Worker, report: Callable[[dict[str, float]], None]) -> TrainingState:

@@ -16,7 +16,8 @@ from pipeline import files
 from pipeline.config.execution import ClusterConfig
 from pipeline.errors import MissingRequirementError, RunError
 from pipeline.provenance import usable_cores
-from pipeline.training.loop import STOP, NonFiniteError, TrainingJob, Worker, train
+from pipeline.training.job import STOP, NonFiniteError, TrainingJob, Worker
+from pipeline.training.loop import train
 
 FAILURE = "failure.json"
 POLL_INTERVAL_S = 1.0

@@ -14,9 +14,9 @@ from pipeline.models import build_model, count
 from pipeline.models.checkpoint import save_model
 from pipeline.results.training import CurvePoint, TextSample, TrainingResult, ValidationPoint
 from pipeline.training import checkpoint, origin, ray_launcher
+from pipeline.training.job import TrainingJob
 from pipeline.training.lock import run_lock
 from pipeline.training.log import LogTail, Record, RunLog, text_line
-from pipeline.training.loop import TrainingJob
 from pipeline.training.optimizer import make_optimizer
 from pipeline.training.state import TrainingState
 

@@ -100,7 +100,8 @@ import torch.distributed as dist
 import torch.multiprocessing as processes
 from dataclasses import replace
 from pipeline.errors import CheckpointError
-from pipeline.training.loop import Worker, train
+from pipeline.training.job import Worker
+from pipeline.training.loop import train
 from tests.unit.test_training import job
 
 def rank_of(rank, tokens, folder, case, store):

@@ -35,8 +35,8 @@ from pipeline.results.statistics import Outcomes
 from pipeline.results.tasks import TaskRecord
 from pipeline.results.ttft import PARTS
 from pipeline.training import run as training_run
+from pipeline.training.job import TrainingJob
 from pipeline.training.log import RunLog
-from pipeline.training.loop import TrainingJob
 
 MODELS = ("demo_standard", "demo_parallel", "demo_kraken_4way")
 LOSSES = {"demo_standard": 4.10, "demo_parallel": 4.14, "demo_kraken_4way": 4.05}

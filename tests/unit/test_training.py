@@ -10,8 +10,9 @@ from pipeline.compose import compose, device_flops
 from pipeline.errors import CheckpointError
 from pipeline.models import build_model
 from pipeline.training import checkpoint
+from pipeline.training.job import NonFiniteError, TrainingJob, Worker
 from pipeline.training.log import RunLog, text_line
-from pipeline.training.loop import NonFiniteError, TrainingJob, Worker, train
+from pipeline.training.loop import train
 from pipeline.training.optimizer import is_decayed, make_optimizer
 from pipeline.training.schedule import learning_rate
 from pipeline.training.state import TrainingState

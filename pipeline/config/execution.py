@@ -14,7 +14,9 @@ class ClusterConfig(Group):
 
     name: Name = Field(description="name of the config file")
     device: Literal["cpu", "cuda"] = Field("cpu", description="device of training, evaluation and ranks")
-    num_workers: PositiveInt = Field(1, description="data-parallel training workers")
+    num_workers: PositiveInt = Field(1, description="data-parallel training workers, each of tp_size ranks")
+    tp_size: PositiveInt = Field(1, description="tensor-parallel ranks that train one copy of the model together")
+    fsdp: bool = Field(False, description="shard weights, gradients and moments over the data-parallel workers")
     cpus_per_worker: NonNegativeFloat = Field(
         1, description="CPU cores Ray reserves per worker; 0: all cores shared evenly"
     )
@@ -27,6 +29,13 @@ class ClusterConfig(Group):
     compile: bool = Field(False, description="torch.compile the training step")
     checkpoint_interval: PositiveInt = Field(1000, description="steps between checkpoints: the most a kill can lose")
     checkpoint_minutes: PositiveFloat = Field(30, description="minutes between checkpoints at most, whatever the steps")
+    keep_checkpoints: PositiveInt = Field(2, description="newest checkpoints kept, to fall back to")
+    milestone_interval: NonNegativeInt = Field(
+        0, description="steps between checkpoints kept for good, to extend or branch from; 0: none"
+    )
+    collective_timeout_minutes: PositiveFloat = Field(
+        10, description="minutes that workers wait for one another before the run counts as failed"
+    )
     log_interval: PositiveInt = Field(10, description="steps between log lines")
     data_workers: NonNegativeInt = Field(0, description="processes that tokenise; 0: one per core")
     threads_per_rank: NonNegativeInt = Field(0, description="compute threads per benchmark rank; 0: cores over ranks")

@@ -20,6 +20,7 @@ class TrainingConfig(Group):
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW beta 1")
     beta2: float = Field(0.95, ge=0, lt=1, description="AdamW beta 2")
     grad_clip: NonNegativeFloat = Field(1.0, description="largest gradient norm; 0: no clipping")
+    non_finite: Literal["stop", "skip"] = Field("stop", description="at a loss or gradient that is no number")
     precision: Literal["float32", "bfloat16"] = Field("bfloat16", description="arithmetic of forward and backward")
     seed: Seed = Field(1337, description="seed of the initial weights and of the sampler")
     eval_interval: PositiveInt = Field(1000, description="steps between validation estimates")

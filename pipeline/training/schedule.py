@@ -1,6 +1,11 @@
-"""The learning rate: linear warm-up, then a cosine to a share of the peak (paper section 2)."""
+"""The learning rate: linear warm-up, then a cosine to a share of the peak (paper section 2), or a plateau and a decay.
 
+The plateau (warm-up, stable, decay: WSD) does not depend on how many steps follow: such a run can be extended.
+"""
+
+import hashlib
 import math
+import struct
 
 from pipeline.config.training import TrainingConfig
 
@@ -10,5 +15,26 @@ def learning_rate(step: int, training: TrainingConfig) -> float:
     peak, floor = training.learning_rate, training.learning_rate * training.min_learning_rate_ratio
     if step < training.warmup_steps:
         return peak * (step + 1) / (training.warmup_steps + 1)
-    progress = min(1.0, (step - training.warmup_steps) / max(1, training.steps - training.warmup_steps))
+    start = training.decay_start
+    progress = min(1.0, max(0, step - start) / max(1, training.steps - start))
+    if training.schedule == "wsd":
+        return peak - (peak - floor) * progress
     return floor + 0.5 * (peak - floor) * (1 + math.cos(math.pi * progress))
+
+
+def past(training: TrainingConfig, step: int) -> str:
+    """12 hex digits that name the rates of steps 0 to `step` - 1: what the schedule has done to the weights so far."""
+    rates = (struct.pack("<d", learning_rate(one, training)) for one in range(step))
+    return hashlib.sha256(b"".join(rates)).hexdigest()[:12]
+
+
+def parting(one: TrainingConfig, other: TrainingConfig, since: int = 0) -> int:
+    """The first step from `since` on at which the rates of two runs differ, or the end of the shorter one."""
+    end = min(one.steps, other.steps)
+    return next((at for at in range(since, end) if learning_rate(at, one) != learning_rate(at, other)), end)
+
+
+def milestones(training: TrainingConfig) -> set[int]:
+    """Steps whose checkpoint is worth keeping for good: where a plateau ends, from which a longer run goes on."""
+    start = training.decay_start
+    return {start} if training.schedule == "wsd" and 0 < start < training.steps else set()

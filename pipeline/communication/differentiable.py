@@ -65,7 +65,7 @@ class DifferentiableSum:
     buffer: Tensor
     travel: _Travel
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # a collective is no part of a graph
     def wait(self) -> Tensor:
         return _Wait.apply(self.buffer, self.travel)  # type: ignore[no-any-return, no-untyped-call]
 
@@ -77,7 +77,7 @@ class DifferentiableCommunicator:
         self.group = group
         self.world_size = dist.get_world_size(group)
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # a collective is no part of a graph
     def start(self, x: Tensor) -> DifferentiableSum:
         travel = _Travel(self.group)
         return DifferentiableSum(_Start.apply(x, travel), travel)  # type: ignore[no-untyped-call]

@@ -1,5 +1,6 @@
 """Cutting a whole model's tensors into one rank's part."""
 
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 import torch
@@ -11,6 +12,7 @@ from pipeline.models.placement import Placement, has_ways, local_shape
 
 REPLICATED = ("wte.weight", "wpe.weight", "ln_f.weight", "ln_f.bias")
 ROW_PARALLEL_BIASES = ("attn.out.bias", "mlp.down.bias")
+WITH_FIRST = ("whole", "first rank")  # rules by which rank 0 has all there is
 Rule = Literal["whole", "ways", "first rank", "heads", "columns", "rows"]
 MEGATRON: dict[str, Rule] = {  # by how the name of a block's parameter begins
     "ln_": "whole",
@@ -71,6 +73,19 @@ def shard(name: str, source: Sliceable, shape: tuple[int, ...], config: ModelCon
         return source[..., rank * step : (rank + 1) * step]
     step = shape[-2] // tp_size  # rows of (1, in, out)
     return source[:, rank * step : (rank + 1) * step]
+
+
+def unshard(name: str, parts: Sequence[Tensor], config: ModelConfig) -> Tensor:
+    """The whole tensor `name` from all ranks' parts, in the order of ranks: what `shard` has cut."""
+    rule = "whole" if len(parts) == 1 else rule_of(name, config)
+    if rule in WITH_FIRST:
+        return parts[0]
+    if rule == "ways":
+        return torch.cat([*parts])
+    if rule == "heads":
+        thirds = [part.chunk(3, dim=-1) for part in parts]
+        return torch.cat([third[i] for i in range(3) for third in thirds], dim=-1)
+    return torch.cat([*parts], dim=-1 if rule == "columns" else -2)
 
 
 def shard_state(state: dict[str, Tensor], config: ModelConfig, placement: Placement) -> dict[str, Tensor]:

@@ -1,57 +1,138 @@
-"""Checkpoints of an unfinished run: safetensors and JSON, one folder a step, the last two kept."""
+"""Checkpoints of an unfinished run: safetensors and JSON, one folder a step, each rank's part in files of its own.
 
+A part is what one rank of a copy holds, or with FSDP one worker's piece of that; whoever loads a checkpoint puts the
+parts together for its own layout, which may be another one.
+"""
+
+import contextlib
 import json
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
 from pipeline import files
 from pipeline.errors import CheckpointError, OutputError
-from pipeline.training.state import TrainingState
+from pipeline.models.shard import WITH_FIRST, rule_of, shard, unshard
+from pipeline.training.parallel import local, shard_dim
+from pipeline.training.state import MOMENTS, TrainingState
 
 KEEP = 2
-STATE, MODEL, OPTIMIZER = "state.json", "model.safetensors", "optimizer.safetensors"
+STATE = "state.json"
+KINDS = ("model", "optimizer")
+POLL_S = 0.05
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One rank's part of a state, held still while it is written."""
+
+    body: dict[str, Any]  # what state.json says, but for the files' hashes
+    part: str  # which of body["layout"]'s parts this is
+    tensors: dict[str, dict[str, Tensor]]  # by KINDS
+
+
+def snapshot(state: TrainingState, copied: bool = False, **more: Any) -> Snapshot:
+    """This rank's part of `state` in host memory; `copied` where training goes on meanwhile. `more` is kept too."""
+    layout = state.layout
+    dims = {name: shard_dim(tuple(one.shape), layout.shards) for name, one in state.model.named_parameters()}
+    body = {
+        "step": state.step,
+        "skipped": state.skipped,
+        "tokens": state.tokens,
+        "seconds": state.seconds,
+        "fingerprint": state.fingerprint,
+        "validation": list(state.validation),
+        "layout": {
+            "tp_size": layout.tp_size,
+            "shards": layout.shards,
+            "shard_dims": dims if layout.shards > 1 else {},
+        },
+        **more,
+    }
+    part = _part(layout.placement.rank, layout.dp_rank if layout.fsdp else 0)
+    tensors = {"model": state.named_weights(), "optimizer": state.named_moments()}
+    return Snapshot(body, part, {kind: _on_cpu(found, copied) for kind, found in tensors.items()})
+
+
+def write_part(run_folder: Path, taken: Snapshot) -> None:
+    """Write one rank's files where `commit` finds them; raises OutputError where they cannot be, as on a full disk."""
+    folder = _unfinished(run_folder, taken.body["step"])
+    paths = [folder / _file(kind, taken.part) for kind in KINDS]
+    try:
+        with _telling(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            for path, kind in zip(paths, KINDS, strict=True):
+                save_file(taken.tensors[kind], path)
+                files.flush(path)
+            files.write_json(folder / f"{taken.part}.json", {path.name: files.sha256_of(path) for path in paths})
+    except OutputError:
+        for path in paths:
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # others' parts may be there
+            folder.rmdir()
+        raise
+
+
+def commit(
+    run_folder: Path,
+    taken: Snapshot,
+    keep: int = KEEP,
+    milestones: Collection[int] = (),
+    abandoned: Callable[[], bool] = lambda: False,
+) -> Path | None:
+    """Once all parts are written, make them `checkpoints/step-…`, on the disk whole or not at all, and drop older ones.
+
+    The `keep` newest stay, and those of steps that are `milestones`. None where `abandoned` says, while waiting for
+    another rank's part, that none will come. Raises OutputError where nothing can be written; what was there stays.
+    """
+    step, layout = taken.body["step"], taken.body["layout"]
+    temporary, folder = _unfinished(run_folder, step), _folder(run_folder, step)
+    parts = [_part(rank, one) for rank in range(layout["tp_size"]) for one in range(layout["shards"])]
+    while not all((temporary / f"{part}.json").exists() for part in parts):
+        if abandoned():
+            return None
+        time.sleep(POLL_S)
+    with _telling(folder):
+        hashes: dict[str, str] = {}
+        for part in parts:
+            hashes |= files.read_json(temporary / f"{part}.json")
+            (temporary / f"{part}.json").unlink()
+        files.write_json(temporary / STATE, {**taken.body, "sha256": hashes})
+        files.flush(temporary / STATE)
+        if folder.exists():  # damaged, or this step would not have been taken again
+            shutil.rmtree(folder)
+        temporary.replace(folder)
+        files.flush(folder.parent)
+        for old in checkpoints(run_folder)[:-keep]:
+            if step_of(old) not in milestones:
+                shutil.rmtree(old)
+    return folder
 
 
 def save(run_folder: Path, state: TrainingState) -> Path:
-    """Write the state as `checkpoints/step-…`, on the disk whole or not at all, and drop older ones.
-
-    Raises OutputError where it cannot be written, as on a full disk; earlier checkpoints stay.
-    """
-    folder = _folder(run_folder, state.step)
-    with files.atomic_path(folder) as temporary:
-        temporary.mkdir(parents=True)
-        try:
-            save_file(_on_cpu(dict(state.model.state_dict())), temporary / MODEL)
-            save_file(_on_cpu(state.named_moments()), temporary / OPTIMIZER)
-        except SafetensorError as error:  # it wraps the system's own error
-            raise OutputError(f"cannot write {folder}: {error}") from error
-        body = {
-            "step": state.step,
-            "tokens": state.tokens,
-            "seconds": state.seconds,
-            "fingerprint": state.fingerprint,
-            "validation": state.validation,
-            "sha256": {name: files.sha256_of(temporary / name) for name in (MODEL, OPTIMIZER)},
-        }
-        files.write_json(temporary / STATE, body)
-        for name in (MODEL, OPTIMIZER, STATE):
-            files.flush(temporary / name)
-        if folder.exists():  # damaged, or this step would not have been taken again
-            shutil.rmtree(folder)
-    files.flush(folder.parent)
-    for old in checkpoints(run_folder)[:-KEEP]:
-        shutil.rmtree(old)
+    """Write the state of a run that one process trains, at once."""
+    taken = snapshot(state)
+    write_part(run_folder, taken)
+    folder = commit(run_folder, taken)
+    assert folder is not None  # there is no other rank to wait for
     return folder
 
 
 def checkpoints(run_folder: Path) -> list[Path]:
     """Finished checkpoints of a run, oldest first."""
     return sorted((run_folder / "checkpoints").glob("step-*"))
+
+
+def step_of(folder: Path) -> int:
+    return int(folder.name.split("-")[1])
 
 
 def sweep(run_folder: Path) -> None:
@@ -69,6 +150,7 @@ def restore_latest(run_folder: Path, state: TrainingState, say: Callable[[str], 
     damaged: list[str] = []
     for folder in reversed(checkpoints(run_folder)):
         try:
+            _verify(folder)
             _load(folder, state)
         except _DamagedError as error:
             damaged.append(str(error))
@@ -97,24 +179,109 @@ def _folder(run_folder: Path, step: int) -> Path:
     return run_folder / "checkpoints" / f"step-{step:09d}"
 
 
-def _load(folder: Path, state: TrainingState) -> None:
+def _unfinished(run_folder: Path, step: int) -> Path:
+    return run_folder / "checkpoints" / f".step-{step:09d}"
+
+
+def _part(tp_rank: int, piece: int) -> str:
+    return f"{tp_rank}-{piece}"
+
+
+def _file(kind: str, part: str) -> str:
+    return f"{kind}-{part}.safetensors"
+
+
+@contextlib.contextmanager
+def _telling(folder: Path) -> Iterator[None]:
     try:
+        yield
+    except OSError as error:
+        raise OutputError(f"cannot write {folder}: {error.strerror}") from error
+    except SafetensorError as error:  # it wraps the system's own error
+        raise OutputError(f"cannot write {folder}: {error}") from error
+
+
+@contextlib.contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError, json.JSONDecodeError, KeyError, TypeError, RuntimeError) as error:
+        raise _DamagedError(f"{folder} is damaged ({(str(error) or repr(error)).splitlines()[0]})") from None
+
+
+def _verify(folder: Path) -> None:
+    with _reading(folder):
+        for name, expected in files.read_json(folder / STATE)["sha256"].items():
+            if files.sha256_of(folder / name) != expected:
+                raise _DamagedError(f"{folder} is damaged ({name} has other bytes than were written)")
+
+
+def _load(folder: Path, state: TrainingState) -> None:
+    with _reading(folder), contextlib.ExitStack() as stack:
         body = files.read_json(folder / STATE)
         if body["fingerprint"] != state.fingerprint:
             raise CheckpointError(
                 f"{folder} belongs to another run: fingerprint {body['fingerprint']}, not {state.fingerprint}"
             )
-        for name, expected in body["sha256"].items():
-            if files.sha256_of(folder / name) != expected:
-                raise _DamagedError(f"{folder} is damaged ({name} has other bytes than were written)")
-        weights, moments = load_file(folder / MODEL), load_file(folder / OPTIMIZER)
-        state.model.load_state_dict(weights)
-        state.step, state.tokens, state.seconds = body["step"], body["tokens"], body["seconds"]
+        parts = _Parts(folder, body["layout"], state, stack)
+        with torch.no_grad():
+            for name, target in state.named_weights().items():
+                target.copy_(parts.read("model", name, name))
+        state.step, state.skipped = body["step"], body["skipped"]
+        state.tokens, state.seconds = body["tokens"], body["seconds"]
         state.validation = body["validation"]
-        state.restore_moments(moments)
-    except (OSError, SafetensorError, json.JSONDecodeError, KeyError, RuntimeError) as error:
-        raise _DamagedError(f"{folder} is damaged ({str(error).splitlines()[0]})") from None
+        state.restore_moments(_Moments(parts))
 
 
-def _on_cpu(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+class _Parts:
+    """A checkpoint's tensors as the rank that reads them needs them."""
+
+    def __init__(self, folder: Path, layout: dict[str, Any], state: TrainingState, stack: contextlib.ExitStack) -> None:
+        self._folder, self._state, self._stack = folder, state, stack
+        self._tp_size, self._shards, self._dims = layout["tp_size"], layout["shards"], layout["shard_dims"]
+        self._shapes = {name: one.shape for name, one in state.named_weights().items()}
+        self._open: dict[str, Any] = {}
+
+    def read(self, kind: str, key: str, name: str) -> Tensor:
+        """The tensor `key`, which is of the shape of the parameter `name`: this rank's part, or its piece of it."""
+        config, layout = self._state.model.config, self._state.layout
+        if self._tp_size == layout.tp_size:
+            part = self._part(kind, key, name, layout.placement.rank)
+        else:
+            with_first = self._tp_size > 1 and rule_of(name, config) in WITH_FIRST
+            ranks = [0] if with_first else range(self._tp_size)
+            whole = unshard(name, [self._part(kind, key, name, rank) for rank in ranks], config)
+            part = shard(name, whole, tuple(whole.shape), config, layout.placement)
+        if layout.shards > 1:
+            pieces = part.chunk(layout.shards, shard_dim(tuple(part.shape), layout.shards))
+            part = pieces[layout.dp_rank] if layout.dp_rank < len(pieces) else part[:0]
+        if part.shape != self._shapes[name]:
+            raise KeyError(f"{key} has shape {tuple(part.shape)}, not {tuple(self._shapes[name])}")
+        return part
+
+    def _part(self, kind: str, key: str, name: str, tp_rank: int) -> Tensor:
+        pieces = [self._file(_file(kind, _part(tp_rank, one))).get_tensor(key) for one in range(self._shards)]
+        return pieces[0] if self._shards == 1 else torch.cat(pieces, dim=self._dims[name])
+
+    def _file(self, name: str) -> Any:
+        if name not in self._open:
+            self._open[name] = self._stack.enter_context(safe_open(self._folder / name, framework="pt"))
+        return self._open[name]
+
+
+class _Moments(dict[str, Tensor]):
+    """Moments by name, read when they are asked for."""
+
+    def __init__(self, parts: _Parts) -> None:
+        super().__init__()
+        self._parts = parts
+
+    def __missing__(self, key: str) -> Tensor:
+        moment, _, name = key.partition(".")
+        assert moment in MOMENTS
+        return self._parts.read("optimizer", key, name)
+
+
+def _on_cpu(tensors: dict[str, Tensor], copied: bool) -> dict[str, Tensor]:
+    found = {name: local(tensor).detach().contiguous() for name, tensor in tensors.items()}
+    return {name: one.clone() if copied and one.device.type == "cpu" else one.cpu() for name, one in found.items()}

@@ -176,7 +176,7 @@ def flip_a_bit(path):
 
 
 @pytest.mark.parametrize("damage", [cut, flip_a_bit, lambda path: path.unlink()], ids=["cut", "bit", "gone"])
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
+@pytest.mark.parametrize("name", ["model-0-0.safetensors", "optimizer-0-0.safetensors", "state.json"])
 def test_fault_a_damaged_checkpoint_falls_back_to_the_one_before(tokens, tmp_path, name, damage):
     whole = run(job(tokens, tmp_path / "whole", "cluster.checkpoint_interval=4"))
     the_job = job(tokens, tmp_path / "hit", "cluster.checkpoint_interval=4")
@@ -196,7 +196,7 @@ def test_fault_a_damaged_checkpoint_falls_back_to_the_one_before(tokens, tmp_pat
 def test_fault_no_whole_checkpoint_is_one_message(tokens, tmp_path):
     run(job(tokens, tmp_path))
     for folder in checkpoint.checkpoints(tmp_path):
-        cut(folder / "model.safetensors")
+        cut(folder / "model-0-0.safetensors")
     with pytest.raises(CheckpointError, match=r"damaged.*to start over"):
         run(job(tokens, tmp_path, "training.steps=13"))
 
@@ -204,7 +204,7 @@ def test_fault_no_whole_checkpoint_is_one_message(tokens, tmp_path):
 def test_fault_what_a_killed_run_left_half_written_is_removed(tokens, tmp_path):
     left = tmp_path / "checkpoints/.step-000000003.77.tmp"
     left.mkdir(parents=True)
-    (left / "model.safetensors").write_bytes(b"half")
+    (left / "model-0-0.safetensors").write_bytes(b"half")
     run(job(tokens, tmp_path))
     assert not left.exists()
 

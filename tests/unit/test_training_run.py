@@ -143,11 +143,11 @@ def test_time_in_steps_counts_every_step_once(tokens, tmp_path):
 def test_a_checkpoint_without_all_moments_is_damaged(tmp_path):
     state = stepped_state()
     folder = checkpoint.save(tmp_path, state)
-    moments = load_file(folder / "optimizer.safetensors")
+    moments = load_file(folder / "optimizer-0-0.safetensors")
     moments.pop("exp_avg_sq.wte.weight")
-    save_file(moments, folder / "optimizer.safetensors")
+    save_file(moments, folder / "optimizer-0-0.safetensors")
     body = files.read_json(folder / "state.json")
-    body["sha256"]["optimizer.safetensors"] = files.sha256_of(folder / "optimizer.safetensors")
+    body["sha256"]["optimizer-0-0.safetensors"] = files.sha256_of(folder / "optimizer-0-0.safetensors")
     files.write_json(folder / "state.json", body)
     with pytest.raises(CheckpointError, match=r"damaged.*exp_avg_sq\.wte\.weight"):
         checkpoint.restore_latest(tmp_path, stepped_state())

@@ -124,6 +124,10 @@ def _weights(folder: Path, config: Any) -> object:
     return weights["sha256"], config.get("tokenizer_sha256")
 
 
+def _checkpoint(folder: Path, state: Any) -> object:
+    return state["step"], state["sha256"]
+
+
 def _engine(folder: Path, description: Any) -> object:
     for name, size in description["sizes"].items():
         _check_size(folder / name, size)
@@ -143,7 +147,7 @@ def _sha256(path: Path, size: int, modified_ns: int) -> str:
 
 
 # descriptions by which a folder is known: each gives what names the content, or raises where the folder is not whole
-STATED = {"manifest.json": _tokens, "config.json": _weights, "engine.json": _engine}
+STATED = {"manifest.json": _tokens, "config.json": _weights, "engine.json": _engine, "state.json": _checkpoint}
 
 
 def host() -> str:

@@ -2,7 +2,10 @@
 
     python -m stages.train model=demo_kraken_4way
     python -m stages.train model=kraken_124m_4way scale=paper cluster.num_workers=8
+    python -m stages.train training.schedule=wsd training.steps=2000      # extends a shorter run of that schedule
+    python -m stages.train training.branch_from=runs/demo/RUN training.learning_rate=1e-3
 
+Extending and branching: docs/training_runs.md.
 Writes trained/<scale>/<model>/ and results/<scale>/<model>/training.json.
 """
 
@@ -18,7 +21,11 @@ SERIES = ("loss_nats", "learning_rate", "gradient_norm", "tokens_per_s", "mfu")
 
 def check(work: "list[Work]") -> list[str]:
     from pipeline.training import plan
+    from pipeline.training.branch import Branch
 
+    for config in (one.composed for one in work):
+        if branch := Branch.of(config.training):
+            branch.check(config.model, config.training)
     return plan.faults([one.composed for one in work])
 
 
@@ -44,17 +51,22 @@ def finish() -> None:
 def run(work: "Work", log: "StageRun") -> None:
     from pipeline import files
     from pipeline.models.placement import check_trainable
-    from pipeline.training import origin
+    from pipeline.training import lineage, origin
     from pipeline.training import run as runs
+    from pipeline.training.branch import Branch
     from pipeline.training.job import TrainingJob
 
     config, trained = work.config, work.path("trained")
     check_trainable(config.model)
     data_folder = work.path("data").resolve()
-    identity = runs.identity(work.fingerprint, data_folder, work.code_of("pipeline.training.loop"))
+    code = work.code_of("pipeline.training.loop")
+    branch, training = Branch.of(config.training), config.training
+    if branch:  # a run that goes on has a newer checkpoint soon: this one it is
+        training = training.model_copy(update={"branch_from": str(branch.folder)})
+    identity = runs.identity(work.settings, data_folder, code, branch)
     job = TrainingJob(
         config.model,
-        config.training,
+        training,
         config.cluster,
         data_folder,
         Path(config.paths.runs, config.scale.name, f"{config.model.name}-{identity}").resolve(),
@@ -67,7 +79,13 @@ def run(work: "Work", log: "StageRun") -> None:
     data = runs.check_before(job)
     state = runs.run(job, lambda line: print(line, flush=True), lambda records: _log_records(log, records))
     commits = origin.read(job.run_folder)
-    made_by = {"commit": commits[-1]["commit"], "commits": commits}  # those that took the steps, whoever publishes them
+    begun = lineage.read(job.run_folder)
+    made_by = {  # those that took the steps, whoever publishes them
+        "commit": commits[-1]["commit"],
+        "commits": commits,
+        "adopted": begun["adopted"],
+        "branched": begun["branched"],
+    }
     runs.publish(job, state, trained, data, work.provenance(**made_by))
     found = runs.result(job, state, data, config.scale.name)
     files.write_text(work.path("curve"), _csv(found.body()["curve"]))

@@ -51,6 +51,15 @@ def owner(config: Config) -> Config:
     return config.model_copy(update={"model": weights_model(config.model)})
 
 
+def branched(config: Config) -> list[Path]:
+    """The checkpoint that training branches from, a run's newest where a run is named; the stage says if it lacks."""
+    named = config.training.branch_from
+    if named is None:
+        return []
+    newest = sorted(Path(named).glob("checkpoints/step-*"))[-1:]
+    return [one for one in newest or [Path(named)] if one.is_dir()]
+
+
 def results(config: Config) -> Path:
     return Path(config.paths.results, config.scale.name)
 
@@ -176,6 +185,7 @@ def _grid(config: Config) -> "dict[int, list[Models]]":
 PLACES: dict[str, Callable[[Config], Path | list[Path]]] = {
     "data": data,
     "manifest": lambda config: data(config) / "manifest.json",
+    "branched": branched,
     "trained": trained,
     "training": lambda config: results(config) / model_name(config) / "training.json",
     "curve": lambda config: results(config) / model_name(config) / "curve.csv",

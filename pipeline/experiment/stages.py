@@ -47,7 +47,7 @@ STAGES: tuple[Stage, ...] = (
         "train one model with Ray Train",
         "model",
         settings=MODEL,
-        inputs=("data",),
+        inputs=("data", "branched"),
         outputs=("training", "curve", "trained"),
     ),
     Stage(

@@ -32,6 +32,19 @@ class TextSample(Typed):
     text: str = Field(description="greedy continuation")
 
 
+class Adopted(Typed):
+    """Steps taken over from a run that did the same up to there."""
+
+    fingerprint: str = Field(description="that run's")
+    step: int = Field(description="the last of its steps that count")
+
+
+class Branched(Adopted):
+    """The checkpoint of another run that this one began with."""
+
+    digest: str = Field(description="names the checkpoint's content")
+
+
 class TrainingResult(Result):
     """training.json: one finished run, from its own log."""
 
@@ -46,14 +59,18 @@ class TrainingResult(Result):
     parameters: int = Field(description="exact number of parameters")
     shape: dict[str, Any] = Field(description="the model's identity: its config without name and recipe")
     run_fingerprint: str = Field(description="names the run: configuration and tokens")
-    steps: int = Field(description="optimizer steps")
+    steps: int = Field(description="optimizer steps, adopted ones and those before a branch included")
+    adopted: Adopted | None = Field(None, description="the run that this one extends; null: none")
+    branched: Branched | None = Field(None, description="what this run began with; null: initial weights")
     tokens: int = Field(description="tokens seen")
     train_loss_nats: float = Field(description="training loss of the last logged step, nats a token")
     val_loss_nats: float = Field(description="last validation loss, nats a token")
     unigram_loss_nats: float = Field(description="loss of a unigram model of the same text, nats a token")
     tokens_per_s_median: float = Field(description="median over logged steps")
-    stepping_s: float = Field(description="seconds in optimizer steps")
-    wall_s: float = Field(description="seconds of the run, validation and checkpoints included")
+    stepping_s: float = Field(
+        description="seconds in optimizer steps: adopted ones count, those before a branch do not"
+    )
+    wall_s: float = Field(description="seconds of the same steps, validation and checkpoints included")
     mfu: float | None = Field(description="share of peak_flops reached at the end; null: peak unknown")
     peak_flops: float | None = Field(description="all workers' peak FLOP/s, from conf/hardware; null: unknown")
     peak_memory_bytes: int = Field(description="the most that one worker took")

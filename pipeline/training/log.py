@@ -8,18 +8,21 @@ from typing import Any
 from pipeline import files
 
 Record = dict[str, Any]
+NOTABLY_SLOW = 1.2  # a rank's share of the median time
 
 
 class RunLog:
-    """log.jsonl of a run; records carry "kind" (train, validation, sample) and "step"."""
+    """log.jsonl of a run; records carry "kind" (train, validation, sample, skipped) and "step"."""
 
     def __init__(self, run_folder: Path) -> None:
         self.path = run_folder / "log.jsonl"
 
     def truncate(self, step: int) -> None:
         """Forget records behind `step`: a resume writes them again."""
-        kept = [record for record in self.read() if record["step"] <= step]
-        files.write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
+        self.replace([record for record in self.read() if record["step"] <= step])
+
+    def replace(self, records: list[Record]) -> None:
+        files.write_text(self.path, "".join(json.dumps(record) + "\n" for record in records))
 
     def append(self, record: Record) -> None:
         with self.path.open("a", encoding="utf-8") as file:
@@ -68,11 +71,18 @@ def text_line(record: Record, steps: int) -> str:
         return f"{at}  validation loss {record['loss_nats']:.4f} nats"
     if record["kind"] == "sample":
         return f"{at}  sample: {record['text']!r}"
+    if record["kind"] == "skipped":
+        return (
+            f"{at}  left out: loss {record['loss_nats']}, grad {record['gradient_norm']}, "
+            f"windows from tokens {record['windows']}"
+        )
     mfu = "" if record["mfu"] is None else f"  MFU {record['mfu']:.1%}"
+    slow = record.get("slowest_ratio", 1.0) >= NOTABLY_SLOW
+    behind = f"  rank {record['slowest_rank']} takes {record['slowest_ratio']:.1f}x the median" if slow else ""
     return (
         f"{at}  loss {record['loss_nats']:.4f}  lr {record['learning_rate']:.2e}  grad {record['gradient_norm']:.2f}  "
         f"{record['tokens_per_s']:,.0f} tok/s{mfu}  {record['memory_bytes'] / 1e9:.2f} GB  "
-        f"ETA {_duration(record['eta_s'])}"
+        f"ETA {_duration(record['eta_s'])}{behind}"
     )
 
 

@@ -36,6 +36,11 @@ def note(run_folder: Path, commit: str) -> None:
         files.write_json(run_folder / FILE, [*before, {"commit": commit, "from_step": step}])
 
 
+def adopt(run_folder: Path, other: Path, step: int) -> None:
+    """The first `step` steps are those of the run in `other`."""
+    files.write_json(run_folder / FILE, [one for one in read(other) if one["from_step"] < step])
+
+
 def unfinished_by_other_code(run_folder: Path, steps: int) -> list[tuple[Path, int]]:
     """(folder, step) of runs that differ from this one in their code alone and have not taken all steps."""
     settings = run_folder.name.rpartition("-")[0]

@@ -12,8 +12,9 @@ from pipeline.data.manifest import read as read_manifest
 from pipeline.errors import CheckpointError, DataError
 from pipeline.models import build_model, count
 from pipeline.models.checkpoint import save_model
-from pipeline.results.training import CurvePoint, TextSample, TrainingResult, ValidationPoint
-from pipeline.training import checkpoint, origin, ray_launcher
+from pipeline.results.training import Adopted, Branched, CurvePoint, TextSample, TrainingResult, ValidationPoint
+from pipeline.training import checkpoint, lineage, origin, ray_launcher
+from pipeline.training.branch import Branch
 from pipeline.training.job import TrainingJob
 from pipeline.training.lock import run_lock
 from pipeline.training.log import LogTail, Record, RunLog, text_line
@@ -25,14 +26,16 @@ LOCK_WAIT_S = 20.0  # workers of a driver that was killed just now are still end
 BYTES_PER_PARAMETER = 12 * checkpoint.KEEP + 16  # two checkpoints with moments, one being written, the model
 
 
-def identity(fingerprint: str, data_folder: Path, code: dict[str, str]) -> str:
+def identity(settings: dict[str, Any], data_folder: Path, code: dict[str, str], branch: Branch | None = None) -> str:
     """What names a run: the settings and the very tokens, then the code that takes the steps.
 
-    New data never resumes an old run, and changed code neither goes on from old steps nor publishes old weights.
-    Raises DataError where the folder holds no tokens.
+    New data never resumes an old run, and changed code neither goes on from old steps nor publishes old weights. A
+    branch counts by its content, wherever it lies. Raises DataError where the folder holds no tokens.
     """
+    if branch:
+        settings = {**settings, "training": {**settings["training"], "branch_from": branch.digest}}
     tokens = [shard["sha256"] for shard in read_manifest(data_folder)["shards"]]
-    return f"{provenance.fingerprint(fingerprint, tokens)}-{provenance.fingerprint(code)[:8]}"
+    return f"{provenance.fingerprint(settings, tokens)}-{provenance.fingerprint(code)[:8]}"
 
 
 def check_before(job: TrainingJob) -> TokenData:
@@ -58,8 +61,11 @@ def check_before(job: TrainingJob) -> TokenData:
     files.check_writable(job.run_folder, max(0, needed), hint="paths.runs")
     with run_lock(job.run_folder, LOCK_WAIT_S):
         checkpoint.sweep(job.run_folder)
+        branch = Branch.of(job.training)
         if checkpoint.checkpoints(job.run_folder):
             checkpoint.restore_latest(job.run_folder, _empty_state(job))
+        elif branch:
+            branch.check(job.model, job.training)
     return data
 
 
@@ -72,6 +78,9 @@ def run(job: TrainingJob, show: Callable[[str], None], on_records: Callable[[lis
     if state is not None:
         _Follower(job, show, on_records).catch_up()  # what a tracker has missed
     else:
+        if not origin.last_step(job.run_folder):
+            with run_lock(job.run_folder, LOCK_WAIT_S):
+                lineage.begin(job, show)
         if not origin.last_step(job.run_folder):
             for folder, step in origin.unfinished_by_other_code(job.run_folder, job.training.steps):
                 show(
@@ -111,6 +120,7 @@ def result(job: TrainingJob, state: TrainingState, data: TokenData, scale: str) 
     """What training.json says; every number is measured, from the run's own log."""
     records = RunLog(job.run_folder).read()
     steps = [record for record in records if record["kind"] == "train"]
+    begun = lineage.read(job.run_folder)
     return TrainingResult(
         kind="measured",
         model=job.model.name,
@@ -120,12 +130,14 @@ def result(job: TrainingJob, state: TrainingState, data: TokenData, scale: str) 
         shape=job.model.identity(),
         run_fingerprint=job.fingerprint,
         steps=state.step,
+        adopted=begun["adopted"] and Adopted(**begun["adopted"]),
+        branched=begun["branched"] and Branched(**begun["branched"]),
         tokens=state.tokens,
         train_loss_nats=steps[-1]["loss_nats"],
         val_loss_nats=state.validation[-1]["loss_nats"],
         unigram_loss_nats=data.manifest["unigram_loss_nats"],
         tokens_per_s_median=statistics.median(record["tokens_per_s"] for record in steps),
-        stepping_s=_stepping_s(job, steps),
+        stepping_s=_stepping_s(job, steps, begun["branched"]["step"] if begun["branched"] else 0),
         wall_s=state.seconds,
         mfu=steps[-1]["mfu"],
         peak_flops=_peak_flops(job, steps[-1]),
@@ -146,10 +158,10 @@ def _peak_flops(job: TrainingJob, record: Record) -> float | None:
     return flops / record["mfu"] if record["mfu"] else None
 
 
-def _stepping_s(job: TrainingJob, records: list[Record]) -> float:
-    """Seconds spent in optimizer steps; each record's rate covers the steps since the one before."""
+def _stepping_s(job: TrainingJob, records: list[Record], first: int = 0) -> float:
+    """Seconds spent in optimizer steps from `first` on; each record's rate covers the steps since the one before."""
     tokens = job.training.global_batch_size * job.model.block_size
-    starts = [0, *(record["step"] for record in records[:-1])]
+    starts = [first, *(record["step"] for record in records[:-1])]
     pairs = zip(records, starts, strict=True)
     return float(sum((record["step"] - start) * tokens / record["tokens_per_s"] for record, start in pairs))
 

@@ -3,9 +3,7 @@
 The plateau (warm-up, stable, decay: WSD) does not depend on how many steps follow: such a run can be extended.
 """
 
-import hashlib
 import math
-import struct
 
 from pipeline.config.training import TrainingConfig
 
@@ -20,12 +18,6 @@ def learning_rate(step: int, training: TrainingConfig) -> float:
     if training.schedule == "wsd":
         return peak - (peak - floor) * progress
     return floor + 0.5 * (peak - floor) * (1 + math.cos(math.pi * progress))
-
-
-def past(training: TrainingConfig, step: int) -> str:
-    """12 hex digits that name the rates of steps 0 to `step` - 1: what the schedule has done to the weights so far."""
-    rates = (struct.pack("<d", learning_rate(one, training)) for one in range(step))
-    return hashlib.sha256(b"".join(rates)).hexdigest()[:12]
 
 
 def parting(one: TrainingConfig, other: TrainingConfig, since: int = 0) -> int:

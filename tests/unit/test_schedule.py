@@ -5,7 +5,7 @@ import math
 import pytest
 
 from pipeline.compose import compose
-from pipeline.training.schedule import learning_rate, milestones, parting, past
+from pipeline.training.schedule import learning_rate, milestones, parting
 
 PLATEAU = ["training.schedule=wsd", "training.learning_rate=1.0", "training.warmup_steps=4"]
 
@@ -48,7 +48,7 @@ def test_without_a_decay_nothing_is_a_milestone():
 def test_a_plateau_s_past_does_not_depend_on_what_follows():
     short, long = (training(*PLATEAU, f"training.steps={steps}") for steps in (100, 200))
     assert parting(short, long) == 81  # 80 is the first step of the decay, still at the peak
-    assert past(short, 81) == past(long, 81) and past(short, 82) != past(long, 82)
+    assert rates(short)[:81] == rates(long)[:81] and rates(short)[81] != rates(long)[81]
     cosines = [training("training.warmup_steps=4", f"training.steps={steps}") for steps in (100, 200)]
     assert parting(*cosines) == 5  # the warm-up and the peak
     assert parting(long, training(*PLATEAU, "training.steps=200", "training.learning_rate=2.0")) == 0

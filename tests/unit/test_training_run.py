@@ -17,7 +17,7 @@ from pipeline.models import build_model
 from pipeline.training import checkpoint, origin
 from pipeline.training import run as runs
 from pipeline.training.lock import run_lock
-from pipeline.training.log import LogTail, RunLog
+from pipeline.training.log import LogTail, RunLog, text_line
 from pipeline.training.optimizer import make_optimizer
 from pipeline.training.ray_launcher import check_resources, cpus_per_worker
 from pipeline.training.state import TrainingState
@@ -51,14 +51,15 @@ def stepped_state() -> TrainingState:
 
 def test_other_tokens_are_another_run(tokens, tmp_path):
     code = {"pipeline/models": "12ab"}
-    first = runs.identity("settings", tokens, code)
-    assert first == runs.identity("settings", tokens, code) != runs.identity("others", tokens, code)
-    changed = runs.identity("settings", tokens, {"pipeline/models": "34cd"})
+    settings, others = {"training": {"steps": 12}}, {"training": {"steps": 20}}
+    first = runs.identity(settings, tokens, code)
+    assert first == runs.identity(settings, tokens, code) != runs.identity(others, tokens, code)
+    changed = runs.identity(settings, tokens, {"pipeline/models": "34cd"})
     assert changed != first and changed.split("-")[0] == first.split("-")[0]
     manifest = files.read_json(tokens / "manifest.json")
     manifest["shards"][0]["sha256"] = "0" * 64
     files.write_json(tmp_path / "manifest.json", manifest)
-    assert runs.identity("settings", tmp_path, code) != first
+    assert runs.identity(settings, tmp_path, code) != first
 
 
 def test_a_run_knows_the_commits_that_took_its_steps(tmp_path):
@@ -106,6 +107,15 @@ def test_a_tail_hands_out_each_record_once(tmp_path):
         log.append({"kind": "train", "step": step})
     assert [record["step"] for record in tail.new_records()] == [4]
     assert [record["step"] for record in log.read()] == [1, 2, 3, 4]
+
+
+def test_lines_say_what_was_left_out_and_who_is_slow():
+    skipped = {"kind": "skipped", "step": 7, "loss_nats": "nan", "gradient_norm": "inf", "windows": [96, 480]}
+    assert text_line(skipped, 12) == "step  7/12  left out: loss nan, grad inf, windows from tokens [96, 480]"
+    rates = {"loss_nats": 5.0, "learning_rate": 1e-3, "gradient_norm": 1.0, "tokens_per_s": 9.0, "mfu": None}
+    record = {"kind": "train", "step": 7, **rates, "memory_bytes": 1e9, "eta_s": 60, "slowest_rank": 3}
+    assert text_line({**record, "slowest_ratio": 1.5}, 12).endswith("ETA 1m00s  rank 3 takes 1.5x the median")
+    assert text_line({**record, "slowest_ratio": 1.05}, 12).endswith("ETA 1m00s")
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,8 @@ def _body(group: str, name: str) -> DictConfig:
 def _ranks(config: Config) -> list[str]:
     from pipeline.models.placement import tp_size_faults
 
-    return tp_size_faults(config.model, config.cluster.evaluation_tp_size, "cluster.evaluation_tp_size")
+    sizes = {"cluster.tp_size": config.cluster.tp_size, "cluster.evaluation_tp_size": config.cluster.evaluation_tp_size}
+    return [fault for key, size in sizes.items() for fault in tp_size_faults(config.model, size, key)]
 
 
 def _addable(override: str) -> str:

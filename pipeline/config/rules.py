@@ -12,6 +12,7 @@ def faults(config: Config, read: Collection[str] | None = None) -> list[str]:
     """
     rules = {
         _batch: {"training"},  # and the cluster, which any work may read
+        _fsdp: {"training"},
         _vocabulary: {"model", "data"},
         _schedule: {"training"},
         _engine: {"engine"},
@@ -32,6 +33,15 @@ def _batch(config: Config) -> list[str]:
         return [
             f"cluster.micro_batch_size={micro}: times cluster.num_workers={workers} must divide "
             f"training.global_batch_size={batch}; {_divisor(batch // workers, micro)} would"
+        ]
+    return []
+
+
+def _fsdp(config: Config) -> list[str]:
+    if config.cluster.fsdp and config.cluster.num_workers == 1:
+        return [
+            "cluster.fsdp=true: shards over data-parallel workers, and cluster.num_workers=1 is one; "
+            "false, or more workers, would do"
         ]
     return []
 

@@ -78,15 +78,20 @@ def prefill_collective_bytes(config: ModelConfig, batch_size: int, context: int,
     return BYTES[dtype] * sum(start.elements for start in trace(config, 1, batch_size, context).starts)
 
 
-def training_memory_bytes(config: ModelConfig, micro_batch_size: int, precision: str) -> int:
-    """A data-parallel worker's memory: weights, gradients and AdamW's two moments in float32, plus
-    what the backward pass keeps. An estimate: activations are counted per layer, logits once in float32.
+def training_memory_bytes(
+    config: ModelConfig, micro_batch_size: int, precision: str, tp_size: int = 1, state_shards: int = 1
+) -> int:
+    """A rank's memory: weights, gradients and AdamW's two moments in float32, plus what the backward pass keeps.
+
+    Of a copy of the model over `tp_size` ranks, whose state FSDP cuts into `state_shards`. An estimate: activations
+    are counted per layer, logits once in float32; a layer that FSDP gathers is not counted.
     """
-    state = 16 * parameters(config)
-    shape = local_shape(config)
+    placement = Placement(0, tp_size)
+    state = 16 * parameters(config, placement) // state_shards
+    shape = local_shape(config, placement)
     tokens = micro_batch_size * config.block_size
     heads = shape.n_head * shape.head_dim
     per_token = shape.n_ways * (6 * config.n_embd + 4 * heads + 3 * shape.ffn_dim)
     activations = tokens * config.n_layer * per_token * BYTES[precision]
-    logits = 3 * tokens * config.vocab_size * 4
+    logits = 3 * tokens * config.vocab_size * 4 // tp_size
     return state + activations + logits

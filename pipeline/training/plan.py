@@ -15,8 +15,8 @@ from pipeline.models.placement import check_trainable
 from pipeline.training.ray_launcher import check_resources
 
 HEADERS = [
-    *("model", "parameters", "steps", "tokens", "workers"),
-    *("GB per worker (est.)", "GPU hours (proj.)", "A100 hours (paper)"),
+    *("model", "parameters", "steps", "tokens", "ranks"),
+    *("GB per rank (est.)", "GPU hours (proj.)", "A100 hours (paper)"),
 ]
 
 
@@ -28,17 +28,18 @@ class TrainingPlan:
     parameters: int
     steps: int
     tokens: int
-    workers: int
-    memory_bytes_per_worker: int  # estimated
+    workers: int  # data-parallel copies
+    tp_size: int  # ranks of a copy
+    memory_bytes_per_rank: int  # estimated
     projected_hours: float | None  # device hours at hardware.training_mfu of the data sheet's rate
     published_hours: float | None  # A100 hours, quoted
 
     @classmethod
     def of(cls, config: Config) -> "TrainingPlan":
-        training, hardware = config.training, config.hardware
+        training, hardware, cluster = config.training, config.hardware, config.cluster
         tokens = _tokens(config)
         hours = None
-        if config.cluster.device == "cuda":
+        if cluster.device == "cuda":
             rate = hardware.matmul_flops * hardware.training_mfu
             hours = tokens * count.training_flops_per_token(config.model) / rate / 3600
         return cls(
@@ -46,8 +47,12 @@ class TrainingPlan:
             count.parameters(config.model),
             training.steps,
             tokens,
-            config.cluster.num_workers,
-            count.training_memory_bytes(config.model, config.cluster.micro_batch_size, training.precision),
+            cluster.num_workers,
+            cluster.tp_size,
+            count.training_memory_bytes(
+                *(config.model, cluster.micro_batch_size, training.precision, cluster.tp_size),
+                state_shards=cluster.num_workers if cluster.fsdp else 1,
+            ),
             hours,
             config.model.recipe.published_a100_hours if config.scale.name == "paper" else None,
         )
@@ -56,8 +61,8 @@ class TrainingPlan:
         return [
             self.name,
             *(f"{number:,}" for number in (self.parameters, self.steps, self.tokens)),
-            str(self.workers),
-            f"{self.memory_bytes_per_worker / 1e9:.1f}",
+            f"{self.workers} × {self.tp_size}" if self.tp_size > 1 else str(self.workers),
+            f"{self.memory_bytes_per_rank / 1e9:.1f}",
             *("-" if hours is None else f"{hours:,.0f}" for hours in (self.projected_hours, self.published_hours)),
         ]
 
@@ -110,18 +115,21 @@ def faults(configs: Sequence[Config]) -> list[str]:
 
 
 def _memory_faults(cluster: ClusterConfig, plans: list[TrainingPlan]) -> list[str]:
-    mend = "lower cluster.micro_batch_size"
+    mend = "lower cluster.micro_batch_size, or spread the model: cluster.tp_size, cluster.fsdp"
     if cluster.device == "cuda":
         totals = [torch.cuda.get_device_properties(index).total_memory for index in range(torch.cuda.device_count())]
         return [
-            f"{plan.name} needs about {plan.memory_bytes_per_worker / 1e9:.0f} GB, GPU {index} has "
+            f"{plan.name} needs about {plan.memory_bytes_per_rank / 1e9:.0f} GB, GPU {index} has "
             f"{total / 1e9:.0f} GB: {mend}"
             for index, total in enumerate(totals)
             for plan in plans
-            if plan.memory_bytes_per_worker > total
+            if plan.memory_bytes_per_rank > total
         ]
-    most, available = max(plans, key=lambda plan: plan.memory_bytes_per_worker), psutil.virtual_memory().available
-    needed = most.memory_bytes_per_worker * most.workers
+    most, available = max(plans, key=lambda plan: plan.memory_bytes_per_rank), psutil.virtual_memory().available
+    needed = most.memory_bytes_per_rank * most.workers * most.tp_size
     if needed <= available:
         return []
-    return [f"{most.name} needs about {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are free: {mend}"]
+    return [
+        f"{most.name} needs about {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are free: "
+        "lower cluster.micro_batch_size"
+    ]

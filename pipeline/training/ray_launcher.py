@@ -1,8 +1,9 @@
-"""Ray Train around the loop: any number of CPU (gloo) or GPU (NCCL) workers. The only file that imports ray."""
+"""Ray Train around the loop: any number of CPU (gloo) or GPU (NCCL) workers."""
 
 import contextlib
 import logging
 import os
+import secrets
 import signal
 import threading
 import time
@@ -10,36 +11,36 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+import psutil
 import torch
 
-from pipeline import files
 from pipeline.config.execution import ClusterConfig
 from pipeline.errors import MissingRequirementError, RunError
 from pipeline.provenance import usable_cores
 from pipeline.training.job import STOP, NonFiniteError, TrainingJob, Worker
 from pipeline.training.loop import train
 
-FAILURE = "failure.json"
+HEAD = ("gcs_server", "raylet")  # Ray's own processes on this machine: without either it is dead
 POLL_INTERVAL_S = 1.0
 SAVE_WAIT_S = 60.0  # batch systems kill this long, at the least, after SIGTERM
 START_ATTEMPTS = 3
+GOES_ON = "the same command goes on from the last checkpoint"
 
-os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # else a token is written into the home folder
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S", "10")  # a worker that has stopped never answers
 
 
 def fit(job: TrainingJob, poll: Callable[[], None], say: Callable[[str], None]) -> None:
     """Train `job` to its end, surviving worker failures from the last checkpoint; `poll` is called every second.
 
-    Raises RunError where a loss was not finite or workers failed more often than cluster.max_failures,
-    MissingRequirementError where the workers ask for more than the cluster has, KeyboardInterrupt after
-    Ctrl-C or SIGTERM, with a checkpoint of the last step written and Ray shut down.
+    Raises RunError where a loss was not finite, a disk was full or a checkpoint unreadable (neither is tried again),
+    where Ray died, and where workers failed more often than cluster.max_failures; MissingRequirementError where the
+    workers ask for more than the cluster has; KeyboardInterrupt after Ctrl-C or SIGTERM, with a checkpoint of the
+    last step written and Ray shut down.
     """
     start(job.cluster)
-    failure = job.run_folder / FAILURE
-    failure.unlink(missing_ok=True)
     stop = job.run_folder / STOP
     stop.unlink(missing_ok=True)
     trainer = _trainer(job)
@@ -60,6 +61,7 @@ def fit(job: TrainingJob, poll: Callable[[], None], say: Callable[[str], None]) 
             thread.start()
             while not ended.wait(POLL_INTERVAL_S):
                 poll()
+                _check_head(job)
         except KeyboardInterrupt:
             stop.touch()
             say("stopping behind a checkpoint; interrupt again to stop at once")
@@ -67,16 +69,34 @@ def fit(job: TrainingJob, poll: Callable[[], None], say: Callable[[str], None]) 
             shutdown()
             raise
     if raised:
-        raise RunError(
-            f"training {job.model.name} failed: {_last_line(raised[0])}; "
-            "the same command goes on from the last checkpoint"
-        ) from raised[0]
-    if failure.exists():
-        raise RunError(
-            f"training {job.model.name} stopped at {files.read_json(failure)['message']}. "
-            "Lower training.learning_rate, raise training.warmup_steps, or check the data; "
-            f"the last checkpoint is in {job.run_folder / 'checkpoints'}"
+        raise _failure(job, raised[0]) from raised[0]
+
+
+def _failure(job: TrainingJob, raised: BaseException) -> RunError:
+    """What the user is told, by what ended the run."""
+    from pipeline.training import ray_failure
+
+    told = ray_failure.told(raised)
+    checkpoints = f"the last checkpoint is in {job.run_folder / 'checkpoints'}"
+    if isinstance(told, NonFiniteError):
+        return RunError(
+            f"training {job.model.name} stopped at {told}. Lower training.learning_rate, raise training.warmup_steps, "
+            f"or check the data; {checkpoints}"
         )
+    if told:
+        return RunError(
+            f"training {job.model.name} stopped: {told}; after that the same command goes on: {checkpoints}"
+        )
+    reason = ray_failure.reason(raised, job.cluster)
+    return RunError(f"training {job.model.name} failed: {reason}; {GOES_ON}")
+
+
+def _check_head(job: TrainingJob) -> None:
+    """Raise RunError where a process of Ray's own is gone: nothing would ever answer, and Ray waits for minutes."""
+    gone = [name for name, head in _heads.items() if not head.is_running() or head.status() == psutil.STATUS_ZOMBIE]
+    if gone:
+        shutdown()
+        raise RunError(f"training {job.model.name} failed: Ray's {' and '.join(gone)} ended; {GOES_ON}")
 
 
 def _wait(ended: threading.Event, poll: Callable[[], None]) -> None:
@@ -89,7 +109,10 @@ def _wait(ended: threading.Event, poll: Callable[[], None]) -> None:
 
 def _trainer(job: TrainingJob) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
+
+    from pipeline.training.ray_failure import EndAtOnce
+    from pipeline.training.ray_group import GroupConfig, environment
 
     cluster = job.cluster
     cpus = cpus_per_worker(cluster)
@@ -97,15 +120,21 @@ def _trainer(job: TrainingJob) -> Any:
         _train_worker,
         train_loop_config={"job": job, "threads": max(1, int(cpus))},
         scaling_config=ScalingConfig(
-            num_workers=cluster.num_workers,
+            num_workers=world_size(cluster),
+            placement_strategy="PACK",  # ranks are numbered node by node: those of one model lie side by side
             use_gpu=cluster.device == "cuda",
             resources_per_worker={"CPU": cpus} | ({"GPU": 1} if cluster.device == "cuda" else {}),
         ),
-        torch_config=TorchConfig(backend="nccl" if cluster.device == "cuda" else "gloo"),
+        torch_config=GroupConfig(
+            backend="nccl" if cluster.device == "cuda" else "gloo",
+            timeout_s=60 * cluster.collective_timeout_minutes,
+            variables=environment(job.run_folder),
+        ),
         run_config=RunConfig(
             name=job.run_folder.name,
             storage_path=str(job.run_folder.parent / "ray"),
             failure_config=FailureConfig(max_failures=cluster.max_failures),
+            callbacks=[EndAtOnce()],
         ),
     )
 
@@ -137,13 +166,15 @@ def check_resources(cluster: ClusterConfig) -> None:
 
 
 def _compare(cluster: ClusterConfig, present: dict[str, float], where: str) -> None:
-    needed = {"CPU": cpus_per_worker(cluster) * cluster.num_workers}
+    needed = {"CPU": cpus_per_worker(cluster) * world_size(cluster)}
     if cluster.device == "cuda":
-        needed["GPU"] = cluster.num_workers
+        needed["GPU"] = world_size(cluster)
     mends = {"CPU": "or set cluster.cpus_per_worker=0", "GPU": "or set cluster=local_cpu"}
+    asked, lower = f"cluster.num_workers={cluster.num_workers}", "lower cluster.num_workers"
+    if cluster.tp_size > 1:
+        asked, lower = f"{asked} cluster.tp_size={cluster.tp_size}", f"{lower} or cluster.tp_size"
     faults = [
-        f"cluster.num_workers={cluster.num_workers}: the workers need {wanted:g} {kind}s, {where} "
-        f"{present.get(kind, 0.0):g}; lower cluster.num_workers, {mends[kind]}"
+        f"{asked}: the workers need {wanted:g} {kind}s, {where} {present.get(kind, 0.0):g}; {lower}, {mends[kind]}"
         for kind, wanted in needed.items()
         if wanted > present.get(kind, 0.0) + 1e-6
     ]
@@ -154,9 +185,14 @@ def _compare(cluster: ClusterConfig, present: dict[str, float], where: str) -> N
 def start(cluster: ClusterConfig) -> None:
     """Connect to cluster.ray_address, or start Ray on this machine; once a process.
 
-    Raises MissingRequirementError where no cluster answers or it is too small.
+    Ray that is started here listens on the loopback address alone and answers nobody without its token, which lives in
+    the environment of this process and of those it starts. Raises MissingRequirementError where no cluster answers or
+    it is too small.
     """
-    import ray
+    if not cluster.ray_address and not _heads:
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray's name for "the node's address is 127.0.0.1"
+        os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"] = "token", secrets.token_hex(32)
+    import ray  # reads both
 
     if not ray.is_initialized():
         _connect(cluster)
@@ -172,14 +208,14 @@ def _connect(cluster: ClusterConfig) -> None:
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             ray.init(
-                address=cluster.ray_address,
+                address=cluster.ray_address or "local",
                 include_dashboard=None if cluster.ray_address else cluster.ray_dashboard,
                 logging_level="warning",
                 log_to_driver=False,
                 configure_logging=True,
                 **local,
             )
-            return
+            break
         except ConnectionError as error:
             raise MissingRequirementError(
                 f"cluster.ray_address={cluster.ray_address}: no Ray cluster answers there ({error}); "
@@ -189,6 +225,11 @@ def _connect(cluster: ClusterConfig) -> None:
             ray.shutdown()
             if attempt == START_ATTEMPTS:
                 raise RunError(f"Ray did not start: {_last_line(error)} Is this machine very busy?") from error
+    if not cluster.ray_address:
+        _heads.update({one.name(): one for one in psutil.Process().children() if one.name() in HEAD})
+
+
+_heads: dict[str, psutil.Process] = {}  # of the Ray that this process started
 
 
 def shutdown() -> None:
@@ -197,16 +238,22 @@ def shutdown() -> None:
 
     if ray.is_initialized():
         ray.shutdown()
+    _heads.clear()
+
+
+def world_size(cluster: ClusterConfig) -> int:
+    """Ranks that train: every data-parallel worker is tp_size of them."""
+    return cluster.num_workers * cluster.tp_size
 
 
 def cpus_per_worker(cluster: ClusterConfig) -> float:
-    """CPU cores a worker reserves: the setting, or all cores shared evenly."""
+    """CPU cores a rank reserves: the setting, or all cores shared evenly."""
     if cluster.cpus_per_worker:
         return cluster.cpus_per_worker
     if cluster.ray_address:
         return 1.0
-    cores = usable_cores()
-    return max(1, cores // cluster.num_workers) if cluster.num_workers <= cores else cores / cluster.num_workers
+    cores, ranks = usable_cores(), world_size(cluster)
+    return max(1, cores // ranks) if ranks <= cores else cores / ranks
 
 
 def _train_worker(config: dict[str, Any]) -> None:
@@ -219,11 +266,7 @@ def _train_worker(config: dict[str, Any]) -> None:
         torch.set_num_threads(config["threads"])
     context = ray_train.get_context()
     worker = Worker(context.get_world_rank(), context.get_world_size(), get_device())
-    try:
-        train(job, worker, ray_train.report)
-    except NonFiniteError as error:  # trying again would only meet it again
-        if worker.rank == 0:
-            files.write_json(job.run_folder / FAILURE, {"message": str(error)})
+    train(job, worker, ray_train.report)
 
 
 def _last_line(error: BaseException) -> str:

@@ -27,7 +27,7 @@ ALLOWED = {
 }
 SHARED = {"errors", "files", "provenance", "results"}  # plain modules every room may use
 OUTSIDE = {
-    "ray": {"pipeline/training/ray_launcher.py"},
+    "ray": {f"pipeline/training/ray_{name}.py" for name in ("launcher", "group", "failure")},
     "mlflow": {"pipeline/tracking.py"},
     "lm_eval": {"pipeline/evaluation/harness/adapter.py"},
     "hydra": {"pipeline/compose.py"},

@@ -6,14 +6,17 @@ same axis, (W, in, out). Standard models have W = 1. A stream that all ways shar
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from pipeline.models.cache import LayerCache, PromptMemory
 
-SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
+SLOPE, CUBIC = 2 * math.sqrt(2 / math.pi), 0.044715  # of GELU: 2u = SLOPE · (x + CUBIC · x^3)
+GELU_CHUNK = 1 << 17  # numbers that stay in a core's cache from one operation to the next
 
 
 class WayLinear(nn.Module):
@@ -28,10 +31,10 @@ class WayLinear(nn.Module):
         n_ways, n_in, n_out = self.weight.shape
         _, b, t, _ = x.shape
         if n_ways == 1:  # a plain product is faster than a batch of one
-            flat = x.reshape(b * t, n_in)
+            flat, weight = x.reshape(b * t, n_in), self.weight.squeeze(0)  # backward of [0] would fill a whole gradient
             if self.bias is None:
-                return torch.mm(flat, self.weight[0]).view(1, b, t, n_out)
-            return torch.addmm(self.bias[0], flat, self.weight[0]).view(1, b, t, n_out)
+                return torch.mm(flat, weight).view(1, b, t, n_out)
+            return torch.addmm(self.bias.squeeze(0), flat, weight).view(1, b, t, n_out)
         rows = x.expand(n_ways, b, t, n_in).reshape(n_ways, b * t, n_in)
         if self.bias is None:
             return torch.bmm(rows, self.weight).view(n_ways, b, t, n_out)
@@ -50,8 +53,13 @@ class WayLayerNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (W or 1, B, T, d) -> (W, B, T, d)
         n_ways, n_embd = self.weight.shape
         if n_ways == 1:
-            bias = None if self.bias is None else self.bias[0]
-            return F.layer_norm(x, (n_embd,), self.weight[0], bias, self.eps)
+            bias = None if self.bias is None else self.bias.squeeze(0)
+            return F.layer_norm(x, (n_embd,), self.weight.squeeze(0), bias, self.eps)
+        if x.is_cpu and x.shape[0] == n_ways and not torch.compiler.is_compiling():
+            # a kernel a way with its weight in it: fewer passes, forward and most of all backward
+            biases = [None] * n_ways if self.bias is None else self.bias.unbind()
+            ways = zip(x.unbind(), self.weight.unbind(), biases, strict=True)
+            return torch.stack([F.layer_norm(way, (n_embd,), weight, bias, self.eps) for way, weight, bias in ways])
         normed = F.layer_norm(x, (n_embd,), eps=self.eps) * self.weight[:, None, None, :]
         return normed if self.bias is None else normed + self.bias[:, None, None, :]
 
@@ -71,7 +79,8 @@ class Attention(nn.Module):
     ) -> Tensor:
         qkv = self.qkv(x)  # (W, B, T, 3·h·hd)
         w, b, t, _ = qkv.shape
-        q, k, v = qkv.view(w * b, t, 3, self.n_head, self.head_dim).permute(2, 0, 3, 1, 4)  # each (W·B, h, T, hd)
+        parts = qkv.view(w * b, t, 3, self.n_head, self.head_dim).unbind(2)  # each (W·B, T, h, hd)
+        q, k, v = (part.transpose(1, 2) for part in parts)  # each (W·B, h, T, hd)
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True) if cache is None else cache.attend(q, k, v)
         y = y.transpose(1, 2).reshape(w, b, t, self.n_head * self.head_dim)
         out: Tensor = self.out(y)
@@ -94,15 +103,42 @@ class FeedForward(nn.Module):
 def gelu(x: Tensor) -> Tensor:
     """GELU by its tanh approximation, x/2 · (1 + tanh u) with u = sqrt(2/pi) · (x + 0.044715 x^3).
 
-    In float32 on a CPU without gradients it is computed as x · sigmoid(2u), the same function:
-    torch's sigmoid takes less than half the time of its tanh there, and GELU is most of what a
-    prefill does beside its products.
+    In float32 on a CPU it is computed as x · sigmoid(2u), the same function: torch's own takes twice as long there,
+    forward and backward, and GELU is most of what a model does beside its products.
     """
-    if not x.is_cpu or x.dtype != torch.float32 or (torch.is_grad_enabled() and x.requires_grad):
+    if not x.is_cpu or x.dtype != torch.float32 or torch.compiler.is_compiling():
         return F.gelu(x, approximate="tanh")
-    slope = torch.tensor(2 * SQRT_2_OVER_PI)
-    twice_u = torch.addcmul(slope, x, x, value=2 * SQRT_2_OVER_PI * 0.044715).mul_(x)
+    if torch.is_grad_enabled() and x.requires_grad:
+        y: Tensor = _Gelu.apply(x)  # type: ignore[no-untyped-call]
+        return y
+    twice_u = torch.addcmul(torch.tensor(SLOPE), x, x, value=SLOPE * CUBIC).mul_(x)
     return twice_u.sigmoid_().mul_(x)
+
+
+class _Gelu(torch.autograd.Function):
+    """GELU that keeps its derivative for backward instead of its input: a product is all that is left to do there."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x = x.contiguous()
+        y, derivative = torch.empty_like(x), torch.empty_like(x)
+        slope, one = torch.tensor(SLOPE), torch.ones(())
+        count = max(1, -(-x.numel() // GELU_CHUNK))
+        free = torch.empty(-(-x.numel() // count))
+        for x_part, y_part, s in zip(*(each.view(-1).chunk(count) for each in (x, y, derivative)), strict=True):
+            # s = sigmoid(2u) and y = x·s, so that dy/dx = s + (1 - s) · y · d(2u)/dx
+            torch.addcmul(slope, x_part, x_part, value=SLOPE * CUBIC, out=s).mul_(x_part).sigmoid_()
+            torch.mul(x_part, s, out=y_part)
+            rest = torch.addcmul(slope, x_part, x_part, value=3 * SLOPE * CUBIC, out=free[: len(s)]).mul_(y_part)
+            s.lerp_(one, rest)
+        ctx.save_for_backward(derivative)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, above: Tensor) -> Tensor:
+        derivative: Tensor = ctx.saved_tensors[0]
+        return derivative.mul_(above)  # autograd refuses a second backward by itself
 
 
 def split_tokens(x: Tensor) -> Sequence[Tensor]:  # (W, B, T, d) -> (W, B, t, d) twice, the first no shorter

@@ -19,6 +19,7 @@ from pipeline.training.lock import run_lock
 from pipeline.training.log import RunLog
 from pipeline.training.parallel import Layout
 from pipeline.training.saver import Saver
+from pipeline.training.schedule import milestones
 from pipeline.training.state import TrainingState
 from pipeline.training.step import Stepper
 from pipeline.training.throughput import Throughput, memory_bytes
@@ -47,7 +48,7 @@ def train(job: TrainingJob, worker: Worker, report: Callable[[dict[str, float]],
                     run.write_log(record)
                 if done or state.step % job.training.eval_interval == 0:
                     run.validate()
-                if done or run.stepper.is_told_to_save or state.step % job.cluster.checkpoint_interval == 0:
+                if done or run.is_time_to_save:
                     run.save()
                     report({"step": float(state.step), "loss_nats": record["loss_nats"]})
     return state
@@ -82,8 +83,8 @@ class _Run:
         self.validation = Validation(self.stepper, data)
         self.throughput = Throughput(job.model, training.precision, worker.device, worker.world_size, job.device_flops)
         every = cluster.milestone_interval
-        milestones = range(every, training.steps + 1, every) if every else ()
-        self.saver = Saver(job.run_folder, worker.rank, cluster.keep_checkpoints, milestones)
+        self.milestones = {*(range(every, training.steps + 1, every) if every else ()), *milestones(training)}
+        self.saver = Saver(job.run_folder, worker.rank, cluster.keep_checkpoints, self.milestones)
 
     def take_step(self) -> dict[str, Any]:
         """One optimizer step; raises OutputError on all ranks where one could not write its checkpoint."""
@@ -96,6 +97,11 @@ class _Run:
             odd = {key: str(record[key]) for key in ("loss_nats", "gradient_norm")}  # JSON knows no NaN
             self.log.append({"kind": "skipped", "step": self.state.step, **odd, "windows": record["windows"]})
         return record
+
+    @property
+    def is_time_to_save(self) -> bool:
+        step, interval = self.state.step, self.job.cluster.checkpoint_interval
+        return self.stepper.is_told_to_save or step % interval == 0 or step in self.milestones
 
     def save(self) -> None:
         """Begin to write a checkpoint."""

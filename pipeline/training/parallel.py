@@ -1,6 +1,7 @@
 """Which rank holds what while training: data-parallel copies of a model, each over tensor-parallel ranks."""
 
 import contextlib
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import cast
@@ -93,6 +94,7 @@ def wrap(module: nn.Module, model: Transformer, layout: Layout) -> nn.Module:
         group = layout.mesh.get_group("dp")
         return DistributedDataParallel(module, process_group=group, gradient_as_bucket_view=True)
     mesh = layout.mesh["dp"]
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # no forward writes into a stream
 
     def placed(parameter: nn.Parameter) -> Shard:
         return Shard(shard_dim(tuple(parameter.shape), layout.dp_size))

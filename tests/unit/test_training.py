@@ -5,9 +5,10 @@ import math
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from pipeline.compose import compose, device_flops
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, OutputError
 from pipeline.models import build_model
 from pipeline.training import checkpoint
 from pipeline.training.job import NonFiniteError, TrainingJob, Worker
@@ -230,6 +231,33 @@ def test_checkpoints_come_by_minutes_too(tokens, tmp_path):
 def test_two_checkpoints_are_kept(tokens, tmp_path):
     run(job(tokens, tmp_path, "cluster.checkpoint_interval=2"))
     assert [folder.name for folder in checkpoint.checkpoints(tmp_path)] == ["step-000000010", "step-000000012"]
+
+
+def test_milestones_stay(tokens, tmp_path):
+    changes = ["cluster.checkpoint_interval=2", "cluster.milestone_interval=3", "cluster.keep_checkpoints=1"]
+    run(job(tokens, tmp_path / "cosine", *changes))
+    assert [checkpoint.step_of(folder) for folder in checkpoint.checkpoints(tmp_path / "cosine")] == [3, 6, 9, 12]
+    run(job(tokens, tmp_path / "wsd", "training.schedule=wsd", "training.decay_steps=5", "cluster.keep_checkpoints=1"))
+    steps = [checkpoint.step_of(folder) for folder in checkpoint.checkpoints(tmp_path / "wsd")]
+    assert steps == [7, 12]  # 7: the end of the plateau, which is none of the checkpoint interval
+
+
+def test_fault_a_checkpoint_that_cannot_be_written_ends_the_run(tokens, tmp_path, monkeypatch):
+    """The thread's error reaches the training; what was written before stays."""
+    whole = checkpoint.save_file
+
+    def full(tensors, path):
+        if "step-000000009" in str(path):
+            raise SafetensorError("No space left on device")
+        whole(tensors, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OutputError, match=r"cannot write .*step-000000009: No space left"):
+        run(job(tokens, tmp_path, "cluster.checkpoint_interval=3"))
+    assert [checkpoint.step_of(folder) for folder in checkpoint.checkpoints(tmp_path)] == [3, 6]
+    assert not list((tmp_path / "checkpoints").glob(".*"))
+    monkeypatch.undo()
+    assert run(job(tokens, tmp_path, "cluster.checkpoint_interval=3")).step == 12
 
 
 def test_mfu_is_withheld_where_it_would_mislead():

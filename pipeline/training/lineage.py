@@ -43,7 +43,7 @@ def begin(job: TrainingJob, say: Callable[[str], None]) -> None:
     if _extend(job, own, say) or branch is None:
         return
     try:
-        _take(job, own, branch.folder)
+        _take(job, own, branch.folder, branch.step)
     except _UnreadableError as error:
         raise CheckpointError(f"training.branch_from={job.training.branch_from}: {error}") from None
     say(f"branches from {branch.folder} at step {branch.step}")
@@ -119,7 +119,7 @@ def _extend(job: TrainingJob, own: dict[str, Any], say: Callable[[str], None]) -
     for folder, one in sorted(usable, key=lambda pair: pair[1].rank(pair[0], job.training), reverse=True):
         step = checkpoint.step_of(folder)
         try:
-            _take(job, {**own, "adopted": {"fingerprint": one.fingerprint, "step": step}}, folder, one.training)
+            _take(job, {**own, "adopted": {"fingerprint": one.fingerprint, "step": step}}, folder, step, one.training)
         except _UnreadableError as error:
             say(f"{error}; passed over")
             continue
@@ -141,14 +141,14 @@ class _UnreadableError(Exception):
     """A checkpoint that is damaged, or was thinned out by its run just now."""
 
 
-def _take(job: TrainingJob, own: dict[str, Any], folder: Path, theirs: TrainingConfig | None = None) -> None:
-    """Make another run's checkpoint this run's, and run.json `own`.
+def _take(job: TrainingJob, own: dict[str, Any], folder: Path, step: int, theirs: TrainingConfig | None = None) -> None:
+    """Make another run's checkpoint of `step` this run's, and run.json `own`.
 
     With that run's settings, `theirs`, its log and validations come along as far as this run would have made the same.
     Without, they do not count here, nor do their seconds. The checkpoint comes last: before it stands, all can be
     done again.
     """
-    run_folder, target = folder.parent.parent, job.run_folder / "checkpoints" / folder.name
+    run_folder, target = folder.parent.parent, job.run_folder / "checkpoints" / f"step-{step:09d}"  # by any name there
     with files.atomic_path(target) as temporary:
         temporary.mkdir(parents=True)
         try:
@@ -157,22 +157,22 @@ def _take(job: TrainingJob, own: dict[str, Any], folder: Path, theirs: TrainingC
                 _link(folder / name, temporary / name)
                 if files.sha256_of(temporary / name) != expected:
                     raise _UnreadableError(f"{folder} is damaged ({name} has other bytes than were written)")
+            state["validation"] = [
+                one for one in state["validation"] if _is_noted(job.training, theirs, {"kind": "validation", **one})
+            ]
+            state["seconds"] = state["seconds"] if theirs else 0.0
             log = RunLog(run_folder).read() if theirs else []
         except FileNotFoundError as error:
             raise _UnreadableError(f"{folder} is no longer whole ({Path(error.filename).name} is missing)") from None
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
             raise _UnreadableError(f"{folder} is damaged ({error})") from None
-        kept = [one for one in log if one["step"] <= state["step"] and _is_noted(job.training, theirs, one)]
-        validations = [
-            one for one in state["validation"] if _is_noted(job.training, theirs, {"kind": "validation", **one})
-        ]
-        state["fingerprint"], state["validation"] = job.fingerprint, validations
-        state["seconds"] = state["seconds"] if theirs else 0.0
+        kept = [one for one in log if one["step"] <= step and _is_noted(job.training, theirs, one)]
+        state["fingerprint"] = job.fingerprint
         files.write_json(temporary / checkpoint.STATE, state)
         files.flush(temporary / checkpoint.STATE)
         files.write_json(job.run_folder / RUN, own)
         RunLog(job.run_folder).replace(kept)
-        origin.adopt(job.run_folder, run_folder, state["step"])
+        origin.adopt(job.run_folder, run_folder, step)
     files.flush(target.parent)
 
 

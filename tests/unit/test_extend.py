@@ -336,6 +336,7 @@ def test_a_branch_is_known_by_its_content_and_can_be_extended(tokens, tmp_path):
     go(first)
     moved = tmp_path / "moved"
     shutil.copytree(first.run_folder, moved)
+    (moved / "checkpoints/step-000000008").rename(moved / "checkpoints/backup")
     here, there = (
         named(tokens, tmp_path / "b", *WSD, "training.seed=3", "training.steps=20", f"training.branch_from={folder}")
         for folder in (first.run_folder / "checkpoints/step-000000012", moved)
@@ -347,9 +348,10 @@ def test_a_branch_is_known_by_its_content_and_can_be_extended(tokens, tmp_path):
         *WSD,
         "training.seed=3",
         "training.steps=20",
-        f"training.branch_from={moved}/checkpoints/step-000000008",
+        f"training.branch_from={moved}/checkpoints/backup",
     )
     assert other.fingerprint != here.fingerprint
+    assert go(other)[1][0] == f"branches from {moved}/checkpoints/backup at step 8"
     go(here)
     longer = (*WSD, "training.seed=3", "training.steps=24", f"training.branch_from={moved}")
     state, said = go(named(tokens, tmp_path / "b", *longer))

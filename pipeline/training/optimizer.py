@@ -1,7 +1,7 @@
 """AdamW with decay on matrices only."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.config.training import TrainingConfig
 from pipeline.models.initialise import is_layer_norm
@@ -35,3 +35,11 @@ def make_optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.Ad
         betas=(training.beta1, training.beta2),
         fused=True,
     )
+
+
+def clip(optimizer: torch.optim.AdamW, norm: Tensor, limit: float) -> None:
+    """Have the next step scale gradients of norm `norm`, (), down to norm `limit`; 0 is no limit.
+
+    The fused kernel divides them as it reads them: no pass over the gradients of its own, and no wait for the norm.
+    """
+    optimizer.grad_scale = ((norm + 1e-6) / limit).clamp(min=1.0) if limit else None  # type: ignore[attr-defined]

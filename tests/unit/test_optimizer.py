@@ -1,0 +1,54 @@
+"""Clipping inside the fused kernel against torch's own, and memory that comes back."""
+
+import resource
+import sys
+
+import psutil
+import pytest
+import torch
+
+from pipeline.compose import compose
+from pipeline.models import build_model
+from pipeline.training.allocator import kept_memory
+from pipeline.training.optimizer import clip, make_optimizer
+
+
+def model_with_gradients(scale: float):
+    model = build_model(compose(["model=demo_kraken_4way", "model.n_layer=1"]).model, seed=4)
+    generator = torch.Generator().manual_seed(8)
+    for parameter in model.parameters():
+        parameter.grad = scale * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-5], ids=["above", "below"])
+@pytest.mark.parametrize("limit", [1.0, 0.25, 0.0])
+def test_a_clipped_step_is_torchs_own(scale, limit):
+    training = compose([]).training
+    ours, theirs = model_with_gradients(scale), model_with_gradients(scale)
+    mine, his = make_optimizer(ours, training), make_optimizer(theirs, training)
+    for _ in range(2):
+        clip(mine, torch.nn.utils.get_total_norm([one.grad for one in ours.parameters()]), limit)
+        mine.step()
+        torch.nn.utils.clip_grad_norm_(theirs.parameters(), limit or float("inf"))
+        his.step()
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
+        for moment in ("exp_avg", "exp_avg_sq"):
+            torch.testing.assert_close(mine.state[one][moment], his.state[other][moment], rtol=2e-6, atol=1e-12)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc")
+def test_kept_memory_is_used_again_and_given_back():
+    def use() -> int:
+        """Page faults of four tensors of 64 MiB, one after the other."""
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(4):
+            torch.ones(16 << 20)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    with kept_memory():
+        use()
+        assert use() < 100
+        inside = psutil.Process().memory_info().rss
+    assert inside - psutil.Process().memory_info().rss > 60 << 20

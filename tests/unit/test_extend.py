@@ -106,6 +106,16 @@ def test_an_extended_plateau_is_the_longer_run_bit_for_bit(tokens, tmp_path):
     assert_same(longest, go(named(tokens, tmp_path / "alone", *WSD, "training.steps=24"))[0])
 
 
+def test_the_end_of_a_plateau_is_kept_for_good(tokens, tmp_path):
+    rarely = ("cluster.checkpoint_interval=1000", "cluster.keep_checkpoints=1")
+    short = named(tokens, tmp_path, *WSD, *rarely)
+    go(short)
+    assert steps_of(short.run_folder) == [8, 12]
+    longer = named(tokens, tmp_path, *LONG, *rarely)
+    assert go(longer)[1][0] == f"extends {short.run_folder} from step 8"
+    assert steps_of(longer.run_folder) == [16, 20]
+
+
 def test_resume_of_an_extended_run_is_exact(tokens, tmp_path, monkeypatch):
     straight, _ = go(named(tokens, tmp_path / "straight", *LONG))
     go(named(tokens, tmp_path / "both", *WSD))

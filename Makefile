@@ -1,10 +1,10 @@
-# make setup | demo | test | lint | clean. Everything runs in .venv, which setup makes.
+# make setup | demo | test | lint | gpu | clean. Everything runs in .venv, which setup makes; gpu also without.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-fast lint format clean
+.PHONY: setup demo test test-fast lint format gpu clean
 
 setup: $(READY)
 
@@ -35,6 +35,12 @@ lint: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# a machine with a GPU has its own torch: what is needed of it is said in one line (docs/gpu.md)
+GPU_PYTHON = $(or $(wildcard $(BIN)/python),$(if $(filter file,$(origin PYTHON)),python3,$(PYTHON)))
+
+gpu:
+	@$(GPU_PYTHON) -m benchmarks.gpu
 
 clean:
 	rm -rf runs trained data engines results/demo results/small_gpu results/paper report mlflow.db* mlartifacts

@@ -1,0 +1,63 @@
+"""Every test that is marked for a GPU, run by pytest on the files that hold one: others may import what is not here."""
+
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu.part import Answer, Found, Part, Wanted
+from benchmarks.gpu.place import ROOT, Place
+from benchmarks.gpu.settings import Settings
+
+MARK = re.compile(r"\bmark\.(gpu|multigpu)\b")
+OUTCOMES = ("failure", "error", "skipped")
+WANTED = (Wanted("passed", ""), Wanted("failed", ""), Wanted("skipped", ""))
+
+
+def part() -> Part:
+    def read(settings: Settings) -> dict[str, Any]:
+        return {"tests": {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in test_files()}}
+
+    code = (
+        "pipeline/engines/torch.py",
+        "pipeline/communication/stream.py",
+        "pipeline/benchmark/ranks/worker.py",
+        "benchmarks/gpu/marked.py",
+    )
+    return Part("tests", "every test marked gpu or multigpu", 1, WANTED, code, read, _run)
+
+
+def test_files() -> list[Path]:
+    """Files of tests/ with a test for GPUs."""
+    return [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if MARK.search(path.read_text("utf-8"))]
+
+
+def _run(part: Part, place: Place, settings: Settings, folder: Path) -> Answer:
+    if util.find_spec("pytest") is None:
+        return f"pytest is missing; {sys.executable} -m pip install pytest"
+    report = folder / "tests.xml"
+    report.unlink(missing_ok=True)
+    names = [str(path.relative_to(ROOT)) for path in test_files()]
+    command = [sys.executable, "-m", "pytest", *names, "-m", "gpu or multigpu", "-q", "-p", "no:cacheprovider"]
+    ended = subprocess.run([*command, f"--junitxml={report}"], cwd=ROOT, check=False)
+    if not report.is_file():
+        return f"pytest ended with {ended.returncode} and left no report"
+    outcomes: Counter[str] = Counter()
+    notes = []
+    for case in ElementTree.parse(report).iter("testcase"):
+        outcome = next((name for name in OUTCOMES if case.find(name) is not None), "passed")
+        outcomes[outcome] += 1
+        if outcome != "passed":
+            told = case.find(outcome)
+            why = "" if told is None else (told.get("message") or "").splitlines()[0][:200]
+            notes.append(f"{outcome}: {case.get('classname')}.{case.get('name')}: {why}")
+    figures = [
+        part.figure("passed", outcomes["passed"]),
+        part.figure("failed", outcomes["failure"] + outcomes["error"]),
+        part.figure("skipped", outcomes["skipped"]),
+    ]
+    return Found(figures, notes, {})

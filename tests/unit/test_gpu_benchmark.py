@@ -1,0 +1,351 @@
+"""The command for a GPU machine, rehearsed at tiny shapes: its parts, killed and resumed, and what may be missing."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from benchmarks.gpu import marked, overlap, parts, resume, run_part, settings, table, tokens, training, ttft
+from benchmarks.gpu.part import Wanted
+from benchmarks.gpu.place import ROOT, Place, slug
+from benchmarks.gpu.results import Figure, GpuResult
+from pipeline.benchmark.protocol import Rounds
+from pipeline.data import TokenData
+from pipeline.errors import RunError
+from pipeline.training.loop import train
+
+BY_NAME = {part.name: part for part in parts.PARTS}
+BLOCKED = ("ray", "hydra", "omegaconf", "mlflow", "datasets", "lm_eval", "tensorrt", "transformers", "pyarrow", "scipy")
+BLOCKER = """
+import importlib.machinery as machinery
+find = machinery.PathFinder.find_spec
+def find_spec(name, path=None, target=None):
+    return None if name.partition(".")[0] in {names} else find(name, path, target)
+machinery.PathFinder.find_spec = staticmethod(find_spec)
+"""
+
+
+@pytest.fixture
+def tiny():
+    return settings.tiny(settings.read())
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(torch.device("cpu"), True, tmp_path / "out", tmp_path / "unfinished")
+
+
+@pytest.fixture
+def without(tmp_path):
+    """An environment whose Python does not find the packages of these names."""
+
+    def made(*names: str) -> dict[str, str]:
+        folder = tmp_path / "blocked"
+        folder.mkdir()
+        (folder / "sitecustomize.py").write_text(BLOCKER.format(names=set(names)))
+        return os.environ | {"PYTHONPATH": f"{folder}:{ROOT}"}
+
+    return made
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "benchmarks.gpu", *map(str, arguments)]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
+def test_without_a_gpu_make_ends_with_2_and_one_line():
+    ended = subprocess.run(["make", "gpu"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    lines = [line for line in ended.stderr.splitlines() if not line.startswith("make")]
+    assert ended.returncode == 2 and ended.stdout == ""
+    assert len(lines) == 1 and lines[0].startswith("error: no CUDA GPU here")
+
+
+def test_what_is_missing_is_named_in_one_line_with_its_command(without):
+    ended = subprocess.run(command(), cwd=ROOT, env=without("pydantic", "tqdm"), capture_output=True, text=True)
+    assert ended.returncode == 2 and ended.stdout == ""
+    (line,) = ended.stderr.splitlines()
+    assert (
+        line.startswith("error: missing here: pydantic>=2.14, tqdm; ")
+        and "-m pip install 'pydantic>=2.14' 'tqdm'" in line
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--device", "cpu"], "--tiny is a rehearsal"),
+        (["--device", "cpu", "--tiny"], "--out must name a folder"),
+        (["--device", "cpu", "--tiny", "--out", ROOT / "results" / "reference" / "mine"], "outside results/reference"),
+    ],
+)
+def test_a_rehearsal_never_counts_as_measured(arguments, said, monkeypatch, capsys):
+    from benchmarks.gpu.__main__ import main
+
+    monkeypatch.setattr(sys, "argv", ["gpu", *map(str, arguments)])
+    assert main() == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_killed_part_goes_on_without_ray_hydra_or_mlflow(tmp_path, without):
+    out = tmp_path / "out"
+    given = command("--device", "cpu", "--tiny", "--part", "train_kraken", "--out", out)
+    env = without(*BLOCKED) | {"OMP_NUM_THREADS": "1"}
+    first = subprocess.Popen(given, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(out.glob("unfinished/train_kraken-*/run/checkpoints/step-*")):
+        assert first.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    assert not list(out.glob("*.json"))
+    ended = subprocess.run(given, cwd=ROOT, env=env, capture_output=True, text=True, timeout=200)
+    assert ended.returncode == 0, ended.stderr
+    body = json.loads((out / "train_kraken.json").read_text())
+    assert [point["step"] for point in body["curve"]] == [5, 10, 15, 20]
+    assert body["rehearsal"] and "was interrupted and went on from a checkpoint" in body["notes"]
+    assert {"commit", "versions", "device"} <= body["provenance"].keys()
+    assert "ray" not in ended.stderr and not list(out.glob("unfinished/train_kraken-*"))
+    again = subprocess.run(given, cwd=ROOT, env=env, capture_output=True, text=True, timeout=100)
+    assert again.returncode == 0 and "train_kraken: there already" in again.stdout and "step " not in again.stdout
+
+
+def test_an_answer_counts_for_its_settings_and_shape_alone(place, tiny):
+    part = BY_NAME["train_standard"]
+    result = GpuResult(
+        part=part.name, identity=part.identity(place, tiny), device=place.name, rehearsal=True, wall_s=1, figures=[]
+    )
+    place.results.mkdir()
+    place.result_path(part.name).write_text(result.model_dump_json())
+    assert part.result(place, tiny) == result
+    faster = tiny.model_copy(update={"training": tiny.training.model_copy(update={"learning_rate": 1.0})})
+    assert part.result(place, faster) is None
+    assert part.result(replace(place, tiny=False), tiny) is None
+    place.result_path(part.name).write_text("{")
+    assert part.result(place, tiny) is None
+
+
+def test_made_up_tokens_are_a_data_folder_with_the_frequencies_of_words(tmp_path):
+    sizes = {"train": 50_000, "val": 5_500}
+    folder = tokens.write(tmp_path / "a", 500, sizes)
+    data = TokenData.open(folder)
+    assert (data.train.tokens, data.val.tokens) == (50_000, 5_500)
+    counts = np.bincount(data.train.read(0, 50_000), minlength=500)
+    share = 1 / sum(1 / k for k in range(1, 501))
+    assert len(counts) == 500 and counts[:3] / 50_000 == pytest.approx([share, share / 2, share / 3], rel=0.1)
+    again = TokenData.open(tokens.write(tmp_path / "b", 500, sizes))
+    assert again.manifest["shards"] == data.manifest["shards"]
+
+
+def test_training_gives_its_figures_and_the_micro_batch_that_fits(place, tiny, monkeypatch, tmp_path):
+    taken = []
+
+    def short_of_memory(job, worker, report):
+        taken.append((job.cluster.micro_batch_size, job.training.steps))
+        if job.cluster.micro_batch_size > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return train(job, worker, report)
+
+    monkeypatch.setattr(training, "train", short_of_memory)
+    monkeypatch.setattr(training, "peak_flops", lambda *given: 1e12)
+    part = BY_NAME["train_standard"]
+    result = run_part.run(part, place, tiny)
+    assert taken == [(2, 5), (1, 5), (1, 20)]  # 4 is not tried where 2 does not fit
+    assert result == part.result(place, tiny).model_copy(update={"provenance": None})
+    assert {one.name for one in result.figures} == {one.name for one in part.wanted}
+    assert result.value("micro-batch") == 1 and result.value("losses finite") == 1
+    assert result.value("last loss") < result.value("first loss")
+    rate = sorted(point.tokens_per_s for point in result.curve[1:])[1]
+    assert result.value("tokens a second") == rate
+    per_token = training.count.training_flops_per_token(tiny.model("standard_124m"))
+    assert result.value("MFU") == pytest.approx(rate * per_token / 1e12)
+
+
+def test_a_run_that_outgrows_the_memory_goes_on_with_half_the_micro_batch(place, tiny, monkeypatch, tmp_path):
+    left = [0, 0, 10]  # the third run dies behind its first checkpoint
+
+    def outgrowing(job, worker, report):
+        dies_at = left.pop(0) if left else 0
+
+        def watching(values):
+            if dies_at and values["step"] >= dies_at:
+                raise RuntimeError("cublasCreate: CUBLAS_STATUS_ALLOC_FAILED")
+
+        return train(job, worker, watching)
+
+    monkeypatch.setattr(training, "train", outgrowing)
+    monkeypatch.setattr(training, "_pays", lambda found, before: found is not None)
+    part = BY_NAME["train_kraken"]
+    found = part.run(part, place, tiny, tmp_path)
+    figures = {one.name: one.value for one in found.figures}
+    assert figures["micro-batch"] == 2
+    assert [point.step for point in found.more["curve"]] == [5, 10, 15, 20]
+
+
+def test_a_slow_device_accumulates_less(place, tiny, monkeypatch, tmp_path):
+    monkeypatch.setattr(training, "_try", lambda *given: (128 * 20 * 3 / training.STEPPING_S, 1.5))
+    choice = training._choice("standard_124m", place, tiny, tmp_path)
+    assert (choice.micro_batch_size, choice.global_batch_size, choice.compile_s) == (2, 2, 1.5)
+
+
+class KilledError(Exception):
+    """Stands for kill -9."""
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """The runs of the resume part in this process; `after` is called with every job that ended."""
+    after = []
+
+    def in_process(job, device, deterministic, killed_at):
+        def report(values):
+            if killed_at and values["step"] >= killed_at:
+                raise KilledError
+
+        try:
+            train(job, training.Worker(device=device), report)
+        except KilledError:
+            assert resume._checkpoints(job)[-1].name.endswith(f"{killed_at}")
+        for one in after:
+            one(job, killed_at)
+
+    monkeypatch.setattr(resume, "_in_process", in_process)
+    return after
+
+
+def test_resume_compares_bit_for_bit(place, tiny, here, tmp_path):
+    part = BY_NAME["resume"]
+    found = part.run(part, place, tiny, tmp_path)
+    assert {one.name: one.value for one in found.figures} == {
+        "losses identical": 1,
+        "weights and moments identical": 1,
+        "largest difference of a loss": 0,
+        "largest difference of a weight or moment": 0,
+    }
+
+
+def test_resume_sees_one_bit_of_one_moment_and_a_lost_step(place, tiny, here, tmp_path):
+    def tamper(job, killed_at):
+        if job.run_folder.parent.name == "whole":
+            path = next(resume._checkpoints(job)[-1].glob("optimizer*.safetensors"))
+            tensors = load_file(path)
+            key = sorted(tensors)[0]
+            tensors[key].view(-1)[0].nextafter_(torch.tensor(torch.inf))
+            save_file(tensors, path)
+
+    here.append(tamper)
+    losses, weights = resume._compare(tiny, place, tmp_path, deterministic=True)
+    assert losses == 0 and 0 < weights < 1e-6
+    job = resume._job(tiny, place, tmp_path / "whole")
+    log = job.run_folder / "log.jsonl"
+    log.write_text("".join(line for line in log.read_text().splitlines(True) if '"step": 12,' not in line))
+    with pytest.raises(RunError, match="each of 20 steps"):
+        resume._loss_difference(job, job)
+
+
+def test_overlap_is_what_waiting_costs_less_what_is_left(place, tiny, monkeypatch, tmp_path):
+    part = BY_NAME["overlap"]
+    found = part.run(part, place, tiny, tmp_path)
+    assert {one.name for one in found.figures} >= {f"a collective of {each} us took" for each in overlap.MICROSECONDS}
+    times = {"skipped": 10.0, "overlapped": 12.0, "blocking": 18.0}
+
+    def known(self, variants, prompt, agree, rules):
+        samples = {one.key: [times[one.mode]] * 3 for one in variants}
+        return Rounds(samples, {}, 1, 1.0, "interval")
+
+    monkeypatch.setattr(overlap.Bench, "rounds", known)
+    figures = {one.name: one.value for one in part.run(part, place, tiny, tmp_path).figures}
+    assert figures["hidden of 50 us: kraken"] == pytest.approx(0.75)
+    assert figures["a collective of 50 us took"] == pytest.approx((8e3 / 8 + 8e3 / 4) / 2)  # 8 collectives, 4 in Kraken
+
+
+def test_ttft_is_kept_size_by_size(place, tiny, monkeypatch, tmp_path):
+    part = BY_NAME["ttft_tp4"]
+    measured = []
+    real = ttft.one_rank.measure
+
+    def once(benchmark, *rest):
+        (shape,) = benchmark.shapes
+        measured.append(shape.size)
+        if len(measured) == 2:
+            raise KilledError
+        return real(benchmark, *rest)
+
+    monkeypatch.setattr(ttft.one_rank, "measure", once)
+    with pytest.raises(KilledError):
+        part.run(part, place, tiny, tmp_path)
+    found = part.run(part, place, tiny, tmp_path)
+    assert measured == ["1.3B", "6.7B", "6.7B"]
+    result = found.more["ttft"]
+    assert {row.size for row in result.rows} == {"1.3B", "6.7B"}
+    figures = {one.name: one for one in found.figures}
+    (row,) = [
+        one
+        for one in result.rows
+        if (one.architecture, one.size, one.context) == ("kraken", "6.7B", 128) and one.kind == ttft.MODELLED
+    ]
+    assert figures["6.7B, T=128: Kraken's speedup"].value == row.speedup
+    assert figures["6.7B, T=128: Kraken's speedup"].kind == ttft.MODELLED
+
+
+def test_every_test_for_gpus_is_found():
+    found = {path.name for path in marked.test_files()}
+    assert {"test_communicators.py", "test_ttft_gpus.py"} <= found
+
+
+def test_docs_show_what_results_hold():
+    text = table.DOCS.read_text(encoding="utf-8")
+    between = text.split(table.BEGIN)[1].split(table.END)[0]
+    assert between.strip() == table.markdown(parts.PARTS), "python -m benchmarks.gpu --docs writes it again"
+
+
+def test_what_was_measured_takes_its_place_and_a_rehearsal_does_not(tmp_path):
+    unknown = table.markdown(parts.PARTS, tmp_path)
+    rows = unknown.splitlines()[2:]
+    assert len(rows) == sum(len(part.wanted) for part in parts.PARTS)
+    assert all(row.endswith("| not measured |") for row in rows)
+    folder = tmp_path / slug("NVIDIA H100 80GB HBM3")
+    folder.mkdir()
+    part = BY_NAME["train_kraken"]
+    figures = [part.figure("MFU", 0.4321), part.figure("losses finite", 1)]
+    result = GpuResult(part=part.name, identity="x", device="d", rehearsal=False, wall_s=1, figures=figures)
+    path = folder / f"{part.name}.json"
+    path.write_text(result.model_copy(update={"rehearsal": True}).model_dump_json())
+    assert table.markdown(parts.PARTS, tmp_path) == unknown
+    path.write_text(result.model_dump_json())
+    shown = table.markdown(parts.PARTS, tmp_path)
+    assert shown.splitlines()[0] == "| part | figure | to reach | nvidia-h100-80gb-hbm3 |"
+    assert "| `train_kraken` | MFU | at least 40.0% | 43.2% |" in shown
+    assert "| `train_kraken` | tokens a second |  | not measured |" in shown
+    text = table.text([part, BY_NAME["resume"]], {part.name: result})
+    assert "43.2%" in text and "reached" in text and "resume" in text and "not measured" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (None, "s", "not measured"),
+        (0, "yes/no", "no"),
+        (2.5e9, "bytes", "2.50 GB"),
+        (1234.5, "tokens/s", "1,234 tokens/s"),
+    ],
+)
+def test_numbers_are_shown_with_their_unit(value, unit, text):
+    assert table.shown(value, unit) == text
+
+
+def test_a_figure_that_was_not_announced_is_refused():
+    part = replace(BY_NAME["resume"], wanted=(Wanted("seconds", "s"),))
+    assert part.figure("seconds", 2) == Figure(kind="measured", name="seconds", value=2.0, unit="s")
+    with pytest.raises(KeyError):
+        part.figure("minutes", 2)

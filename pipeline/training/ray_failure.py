@@ -3,14 +3,16 @@
 Imports ray at once, so only `ray_launcher` imports it, where work begins.
 """
 
+import errno
 from typing import Any
 
 from ray.train import UserCallback
 
 from pipeline.config.execution import ClusterConfig
-from pipeline.errors import PipelineError
+from pipeline.errors import OutputError, PipelineError
 from pipeline.training.job import NonFiniteError
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 TIMED_OUT = ("timed out", "timeout")  # gloo's and NCCL's words
 
 
@@ -21,6 +23,8 @@ class EndAtOnce(UserCallback):  # type: ignore[misc]
         for _, error in sorted(worker_exceptions.items()):
             if isinstance(error, PipelineError | NonFiniteError):
                 raise error  # Ray's controller takes an error here for one that it does not retry
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                raise OutputError(f"cannot write {error.filename or 'the log'}: {error.strerror}")
 
 
 def told(raised: BaseException) -> Exception | None:

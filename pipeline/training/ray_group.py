@@ -17,6 +17,7 @@ import torch.distributed as dist
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import _set_torch_distributed_env_vars, _TorchBackend
 from torch._C._distributed_c10d import TCPStore
+from torch.distributed import distributed_c10d
 
 FLIGHT_RECORDER = "flight_recorder"  # folder in a run's folder
 RECORDED_COLLECTIVES = "2000"
@@ -78,6 +79,8 @@ def _join(rank: int, world_size: int, address: tuple[str, int], config: GroupCon
     descriptor = _listening.pop().detach() if rank == 0 else None
     store = TCPStore(*address, world_size, is_master=rank == 0, master_listen_fd=descriptor)
     timeout = timedelta(seconds=config.timeout_s)
+    for default in ("default_pg_timeout", "default_pg_nccl_timeout"):  # of groups that are made of this one's ranks
+        setattr(distributed_c10d, default, timeout)
     dist.init_process_group(config.backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
 
 

@@ -20,7 +20,7 @@ from pipeline.provenance import usable_cores
 from pipeline.training.job import STOP, NonFiniteError, TrainingJob, Worker
 from pipeline.training.loop import train
 
-HEAD = ("gcs_server", "raylet")  # Ray's own processes on this machine: without either it is dead
+HEAD = "gcs_server"  # the heart of the Ray that this process started
 POLL_INTERVAL_S = 1.0
 SAVE_WAIT_S = 60.0  # batch systems kill this long, at the least, after SIGTERM
 START_ATTEMPTS = 3
@@ -85,18 +85,17 @@ def _failure(job: TrainingJob, raised: BaseException) -> RunError:
         )
     if told:
         return RunError(
-            f"training {job.model.name} stopped: {told}; after that the same command goes on: {checkpoints}"
+            f"training {job.model.name} stopped: {told}. Once that is mended the same command goes on; {checkpoints}"
         )
     reason = ray_failure.reason(raised, job.cluster)
     return RunError(f"training {job.model.name} failed: {reason}; {GOES_ON}")
 
 
 def _check_head(job: TrainingJob) -> None:
-    """Raise RunError where a process of Ray's own is gone: nothing would ever answer, and Ray waits for minutes."""
-    gone = [name for name, head in _heads.items() if not head.is_running() or head.status() == psutil.STATUS_ZOMBIE]
-    if gone:
+    """Raise RunError where Ray's head is gone, for which Ray itself would wait for minutes."""
+    if any(not head.is_running() or head.status() == psutil.STATUS_ZOMBIE for head in _heads):
         shutdown()
-        raise RunError(f"training {job.model.name} failed: Ray's {' and '.join(gone)} ended; {GOES_ON}")
+        raise RunError(f"training {job.model.name} failed: Ray's {HEAD} ended; {GOES_ON}")
 
 
 def _wait(ended: threading.Event, poll: Callable[[], None]) -> None:
@@ -121,7 +120,7 @@ def _trainer(job: TrainingJob) -> Any:
         train_loop_config={"job": job, "threads": max(1, int(cpus))},
         scaling_config=ScalingConfig(
             num_workers=world_size(cluster),
-            placement_strategy="PACK",  # ranks are numbered node by node: those of one model lie side by side
+            placement_strategy="PACK",  # ranks are numbered node by node, so those of one copy are neighbours
             use_gpu=cluster.device == "cuda",
             resources_per_worker={"CPU": cpus} | ({"GPU": 1} if cluster.device == "cuda" else {}),
         ),
@@ -226,10 +225,10 @@ def _connect(cluster: ClusterConfig) -> None:
             if attempt == START_ATTEMPTS:
                 raise RunError(f"Ray did not start: {_last_line(error)} Is this machine very busy?") from error
     if not cluster.ray_address:
-        _heads.update({one.name(): one for one in psutil.Process().children() if one.name() in HEAD})
+        _heads.extend(one for one in psutil.Process().children() if one.name() == HEAD)
 
 
-_heads: dict[str, psutil.Process] = {}  # of the Ray that this process started
+_heads: list[psutil.Process] = []  # one, where this process has started Ray
 
 
 def shutdown() -> None:
@@ -266,7 +265,7 @@ def _train_worker(config: dict[str, Any]) -> None:
         torch.set_num_threads(config["threads"])
     context = ray_train.get_context()
     worker = Worker(context.get_world_rank(), context.get_world_size(), get_device())
-    train(job, worker, ray_train.report)
+    train(job, worker, lambda metrics: None)  # a report would wait for Ray's next look, up to 2 s
 
 
 def _last_line(error: BaseException) -> str:

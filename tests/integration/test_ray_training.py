@@ -22,9 +22,9 @@ def tokens(tmp_path_factory):
     return write_token_folder(tmp_path_factory.mktemp("data"))
 
 
-def command(tokens: Path, folder: Path, *changes: str) -> list[str]:
+def command(tokens: Path, folder: Path, *changes: str, tracking: str = "tracking=none") -> list[str]:
     outputs = [f"paths.{name}={folder}/{name}" for name in ("trained", "runs", "results")]
-    where = [f"paths.data={tokens.parent}", *data_overrides(tokens), "tracking=none"]
+    where = [f"paths.data={tokens.parent}", *data_overrides(tokens), tracking]
     return [sys.executable, "-m", "stages.train", *TINY, *where, *outputs, *changes]
 
 

@@ -198,12 +198,7 @@ class _Follower:
         self._tracked: dict[str, Any] = {"step": 0, "kinds": []}  # the last step, and its records that are delivered
         if self._mark.is_file():
             self._tracked = files.read_json(self._mark)
-        self._waiting = [  # shown before
-            record
-            for record in self._tail.new_records()
-            if record["step"] > self._tracked["step"]
-            or (record["step"] == self._tracked["step"] and record["kind"] not in self._tracked["kinds"])
-        ]
+        self._waiting = [one for one in self._tail.new_records() if self._is_untracked(one)]  # shown before
         self._complaint = ""
         if resumed:
             show(f"resuming from step {resumed}" if resumed < self._steps else f"all {resumed} steps were taken before")
@@ -211,7 +206,8 @@ class _Follower:
     def catch_up(self) -> None:
         for record in self._tail.new_records():
             self._show(text_line(record, self._steps))
-            self._waiting.append(record)
+            if self._is_untracked(record):  # not of a step taken again after a kill
+                self._waiting.append(record)
         if not self._waiting:
             return
         try:
@@ -227,3 +223,7 @@ class _Follower:
         self._tracked = {"step": last, "kinds": [*before, *kinds]}
         files.write_json(self._mark, self._tracked)
         self._waiting, self._complaint = [], ""
+
+    def _is_untracked(self, record: Record) -> bool:
+        step, kinds = self._tracked["step"], self._tracked["kinds"]
+        return record["step"] > step or (record["step"] == step and record["kind"] not in kinds)

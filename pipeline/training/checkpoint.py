@@ -49,6 +49,7 @@ def snapshot(state: TrainingState, copied: bool = False, **more: Any) -> Snapsho
         "tokens": state.tokens,
         "seconds": state.seconds,
         "fingerprint": state.fingerprint,
+        "model": state.model.config.identity(),
         "validation": list(state.validation),
         "layout": {
             "tp_size": layout.tp_size,

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from pipeline.data import TokenData, TokenSampler
 from pipeline.errors import CheckpointError, OutputError
 from pipeline.training import checkpoint
+from pipeline.training.allocator import kept_memory
 from pipeline.training.job import TrainingJob, Worker
 from pipeline.training.lock import run_lock
 from pipeline.training.log import RunLog
@@ -35,7 +36,8 @@ def train(job: TrainingJob, worker: Worker, report: Callable[[dict[str, float]],
     checkpoint. Raises NonFiniteError before a loss or gradient that is not finite can reach the weights, OutputError
     where the run folder is in use or full, CheckpointError where ranks do not see the same folder.
     """
-    with _sole_writer(job.run_folder, worker):
+    memory = kept_memory() if worker.device.type == "cpu" else contextlib.nullcontext()
+    with memory, _sole_writer(job.run_folder, worker):
         run = _Run(job, worker, TokenData.open(job.data_folder, verify=worker.rank == 0))
         with run.saver.closing():
             state, stopping = run.state, False

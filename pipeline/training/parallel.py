@@ -129,7 +129,7 @@ def local(tensor: Tensor) -> Tensor:
 
 
 class Gradients:
-    """The gradients of one rank's parameters: made whole over the ranks of a copy, measured and clipped."""
+    """The gradients of one rank's parameters: made whole over the ranks of a copy, and measured."""
 
     def __init__(self, model: Transformer, layout: Layout) -> None:
         self.layout = layout
@@ -153,11 +153,6 @@ class Gradients:
             self.layout.sum_over_dp([squares])
         self.layout.sum_over_tp([squares[:1]])
         return squares.sum().sqrt()
-
-    def clip(self, limit: float, norm: Tensor) -> None:
-        """Scale down to norm `limit`; 0 is no limit."""
-        if limit and norm > limit:
-            torch._foreach_mul_(_of(self.parameters), (limit / (norm + 1e-6)).clamp(max=1.0))
 
 
 def _of(parameters: Iterable[nn.Parameter]) -> list[Tensor]:

@@ -15,7 +15,7 @@ from pipeline.data import TokenSampler
 from pipeline.models import Transformer
 from pipeline.training.job import STOP, NonFiniteError, TrainingJob, Worker
 from pipeline.training.loss import LossModule
-from pipeline.training.optimizer import make_optimizer
+from pipeline.training.optimizer import clip, make_optimizer
 from pipeline.training.parallel import Gradients, Layout, build_part, syncing, wrap
 from pipeline.training.schedule import learning_rate
 from pipeline.training.state import TrainingState
@@ -63,7 +63,7 @@ class Stepper:
         loss_nats, gradient_norm = self._agree(loss, fault), float(norm)
         record: dict[str, Any] = {"loss_nats": loss_nats, "learning_rate": rate, "gradient_norm": gradient_norm}
         if math.isfinite(loss_nats) and math.isfinite(gradient_norm):
-            self.gradients.clip(training.grad_clip, norm)
+            clip(state.optimizer, norm, training.grad_clip)
             state.optimizer.step()
             self._skipped_in_a_row = 0
         else:

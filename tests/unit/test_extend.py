@@ -402,6 +402,15 @@ def test_what_cannot_be_branched_from_is_said_before_work(tokens, tmp_path):
         branch(tokens, tmp_path, newest, "training.steps=20")
 
 
+def test_a_checkpoint_alone_is_enough_to_branch_from(tokens, tmp_path):
+    first = named(tokens, tmp_path, EVERY_4)
+    go(first)
+    shutil.copytree(first.run_folder / "checkpoints/step-000000008", tmp_path / "backup")
+    branch(tokens, tmp_path, tmp_path / "backup")
+    with pytest.raises(CheckpointError, match="model.n_layer is 2 there and 1 here"):
+        branch(tokens, tmp_path, tmp_path / "backup", "model.n_layer=1")
+
+
 def test_fault_a_branch_whose_bytes_are_not_those_written(tokens, tmp_path):
     first = named(tokens, tmp_path, EVERY_4)
     go(first)

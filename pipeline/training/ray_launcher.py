@@ -218,7 +218,7 @@ def _connect(cluster: ClusterConfig) -> None:
         except ConnectionError as error:
             raise MissingRequirementError(
                 f"cluster.ray_address={cluster.ray_address}: no Ray cluster answers there ({error}); "
-                "start one with `ray start --head`, or leave the address out"
+                "start one with `ray start --head`, give its token as RAY_AUTH_TOKEN, or leave the address out"
             ) from error
         except Exception as error:  # Ray gives a node 30 s to come up, which a busy machine exceeds
             ray.shutdown()

@@ -8,9 +8,14 @@ import pytest
 import torch
 
 import pipeline.__main__
+from pipeline.compose import compose
+from pipeline.errors import ConfigError
 from pipeline.experiment.experiment import load
 from pipeline.experiment.plan import Plan, make_plan
 from pipeline.experiment.plan_text import plan_text
+from pipeline.models import count
+from pipeline.training.plan import TrainingPlan
+from pipeline.training.ray_launcher import cpus_per_worker, world_size
 
 FOLDERS = ("data", "trained", "runs", "engines", "results", "report")
 
@@ -89,3 +94,41 @@ def test_a_run_says_so_before_it_begins(
 
 def test_the_same_tokens_need_no_line(one_gpu: None, tmp_path: Path) -> None:
     assert plan_of(tmp_path, "+experiment=kraken_tp4", "scale=paper").notes == []
+
+
+PAPER = ("scale=paper", "model=kraken_124m_4way")
+
+
+def test_ranks_are_workers_times_tensor_parallel_ranks(one_gpu: None, tmp_path: Path) -> None:
+    config = compose([*PAPER, "cluster=gpu_node_tp4"])
+    assert world_size(config.cluster) == 8 and TrainingPlan.of(config).row()[4] == "2 × 4"
+    overrides = ("+experiment=kraken_tp4", "scale=paper", "cluster=gpu_node_tp4")
+    lacks = [fault for fault in plan_of(tmp_path, *overrides).faults if fault.startswith("train")]
+    assert (
+        "train: cluster.num_workers=2 cluster.tp_size=4: the workers need 8 GPUs, this machine has 1; "
+        "lower cluster.num_workers or cluster.tp_size, or set cluster=local_cpu"
+    ) in lacks
+    cores = compose(["cluster.tp_size=2", "cluster.num_workers=1"]).cluster
+    assert cpus_per_worker(cores) == pytest.approx(cpus_per_worker(compose(["cluster=local_cpu"]).cluster) / 2)
+
+
+def test_a_rank_holds_its_part_of_the_state() -> None:
+    def memory(*overrides: str) -> int:
+        return TrainingPlan.of(compose([*PAPER, *overrides])).memory_bytes_per_rank
+
+    whole = memory("cluster=gpu_node")
+    state = 16 * count.parameters(compose([*PAPER]).model)  # weights, gradients, two moments in float32
+    assert memory("cluster=gpu_node", "cluster.fsdp=true") == pytest.approx(whole - state * 7 / 8)
+    assert whole / 4 < memory("cluster=gpu_node_tp4") < whole / 2  # embeddings are on every rank
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("cluster.tp_size=3", "cluster.tp_size=3: must divide the 4 ways of kraken_124m_4way; 1, 2, 4 would be"),
+        ("cluster.fsdp=true", "cluster.fsdp=true: shards over data-parallel workers"),
+    ],
+)
+def test_ranks_that_cannot_share_a_model_are_one_fault(override: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        compose([*PAPER, "cluster=one_gpu", override])

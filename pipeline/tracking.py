@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ class StageRun:
         """Numbers, at a step of training or once."""
 
     def log_series(self, rows: list[tuple[int, dict[str, float]]]) -> None:
-        """Many (step, numbers) at once: one call to the store."""
+        """Points of a curve, as (step, numbers): one call to the store, and once each however often they are sent."""
 
     def log_artifact(self, path: Path) -> None:
         """A file or a folder to keep with the run."""
@@ -153,7 +154,7 @@ class MlflowTracker(Tracker):
             log_system_metrics=self._system_metrics,
             tags=self._tags(key),
         ) as child:
-            log = MlflowStageRun(self._mlflow, self._client, child.info.run_id)
+            log = MlflowStageRun(self._mlflow, self._client, child.info.run_id, resumed=run is not None)
             if run is None:
                 log.log_params(config.model_dump(mode="json", exclude={"reference", "paths", "hardware", "experiment"}))
                 log.log_text(config.model_dump_json(indent=2), "config.json")
@@ -176,8 +177,11 @@ class MlflowTracker(Tracker):
 class MlflowStageRun(StageRun):
     """One child run."""
 
-    def __init__(self, mlflow: Any, client: Any, run_id: str) -> None:
+    def __init__(self, mlflow: Any, client: Any, run_id: str, resumed: bool = False) -> None:
         self._mlflow, self._client, self._run_id = mlflow, client, run_id
+        self._resumed = resumed
+        self._steps: dict[str, set[int]] = {}  # of each curve, what an earlier process has sent
+        self._times: dict[tuple[str, int], int] = {}  # what is sent again must be the same row, which the store drops
 
     def log_params(self, values: dict[str, Any]) -> None:
         flat = list(_flatten(values))
@@ -186,17 +190,28 @@ class MlflowStageRun(StageRun):
             self._client.log_batch(self._run_id, params=params[start : start + 90])
 
     def log_metrics(self, values: dict[str, float], step: int | None = None) -> None:
-        self.log_series([(step or 0, values)])
+        self._send([(key, value, _now_ms(), step or 0) for key, value in values.items()])
 
     def log_series(self, rows: list[tuple[int, dict[str, float]]]) -> None:
-        import time
+        now = _now_ms()
+        self._send(
+            [
+                (key, value, self._times.setdefault((key, step), now), step)
+                for step, row in rows
+                for key, value in row.items()
+                if step not in self._sent_before(key)
+            ]
+        )
 
-        now = int(time.time() * 1000)
-        metrics = [
-            self._mlflow.entities.Metric(key, float(value), now, step)
-            for step, row in rows
-            for key, value in row.items()
-        ]
+    def _sent_before(self, key: str) -> set[int]:
+        """A process that was killed may have sent more than it wrote down."""
+        if key not in self._steps:
+            history = self._client.get_metric_history(self._run_id, key) if self._resumed else []
+            self._steps[key] = {one.step for one in history}
+        return self._steps[key]
+
+    def _send(self, points: list[tuple[str, float, int, int]]) -> None:
+        metrics = [self._mlflow.entities.Metric(key, float(value), when, step) for key, value, when, step in points]
         for start in range(0, len(metrics), BATCH):
             self._client.log_batch(self._run_id, metrics=metrics[start : start + BATCH])
 
@@ -208,6 +223,10 @@ class MlflowStageRun(StageRun):
             self._client.log_artifacts(self._run_id, str(path), path.name)
         elif path.exists():
             self._client.log_artifact(self._run_id, str(path))
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

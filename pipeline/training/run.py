@@ -210,19 +210,19 @@ class _Follower:
                 self._waiting.append(record)
         if not self._waiting:
             return
+        last = self._waiting[-1]["step"]
+        before = self._tracked["kinds"] if self._tracked["step"] == last else []
+        kinds = [record["kind"] for record in self._waiting if record["step"] == last]
+        tracked = {"step": last, "kinds": [*before, *kinds]}
         try:
             self._on_records(self._waiting)
+            files.write_json(self._mark, tracked)
         except Exception as error:  # days of training must not end with a tracker's hiccup
             if str(error) != self._complaint:
                 self._show(f"tracking failed, training goes on and will try again: {error}")
             self._complaint = str(error)
             return
-        last = self._waiting[-1]["step"]
-        before = self._tracked["kinds"] if self._tracked["step"] == last else []
-        kinds = [record["kind"] for record in self._waiting if record["step"] == last]
-        self._tracked = {"step": last, "kinds": [*before, *kinds]}
-        files.write_json(self._mark, self._tracked)
-        self._waiting, self._complaint = [], ""
+        self._tracked, self._waiting, self._complaint = tracked, [], ""
 
     def _is_untracked(self, record: Record) -> bool:
         step, kinds = self._tracked["step"], self._tracked["kinds"]

@@ -19,6 +19,7 @@ from benchmarks.gpu.place import Place
 from benchmarks.gpu.results import LossPoint
 from benchmarks.gpu.settings import Settings
 from pipeline import files
+from pipeline.config.group import Group
 from pipeline.models import count
 from pipeline.provenance import fingerprint
 from pipeline.training.job import TrainingJob, Worker
@@ -73,10 +74,8 @@ def part(model: str, about: str, minutes: float, mfu: float | None) -> Part:
 
 def make_job(settings: Settings, model: str, place: Place, folder: Path, **changed: Any) -> TrainingJob:
     """A job on made-up tokens in `folder`/run; `changed` are fields of the training and cluster groups."""
-    training, cluster = (
-        group.model_copy(update={key: value for key, value in changed.items() if hasattr(group, key)})
-        for group in (settings.training, settings.cluster)
-    )
+    training = settings.training.model_copy(update=_fields_of(settings.training, changed))
+    cluster = settings.cluster.model_copy(update=_fields_of(settings.cluster, changed))
     config = settings.model(model)
     data = place.scratch / f"tokens-{config.vocab_size}"
     sizes = {"train": 40_000, "val": 4_000} if place.tiny else None
@@ -92,6 +91,10 @@ def make_job(settings: Settings, model: str, place: Place, folder: Path, **chang
         fingerprint=named,
         device_flops=settings.device_flops,
     )
+
+
+def _fields_of(group: Group, changed: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in changed.items() if hasattr(group, key)}
 
 
 def _run(part: Part, model: str, place: Place, settings: Settings, folder: Path) -> Answer:

@@ -79,12 +79,18 @@ def prefill_collective_bytes(config: ModelConfig, batch_size: int, context: int,
 
 
 def training_memory_bytes(
-    config: ModelConfig, micro_batch_size: int, precision: str, tp_size: int = 1, state_shards: int = 1
+    config: ModelConfig,
+    micro_batch_size: int,
+    precision: str,
+    tp_size: int = 1,
+    state_shards: int = 1,
+    logits_bytes: int = 512 << 20,
 ) -> int:
     """A rank's memory: weights, gradients and AdamW's two moments in float32, plus what the backward pass keeps.
 
     Of a copy of the model over `tp_size` ranks, whose state FSDP cuts into `state_shards`. An estimate: activations
-    are counted per layer, logits once in float32; a layer that FSDP gathers is not counted.
+    are counted per layer; of logits, `logits_bytes` stand at once, twice, and the head's gradient beside the
+    embedding's; a layer that FSDP gathers is not counted.
     """
     placement = Placement(0, tp_size)
     state = 16 * parameters(config, placement) // state_shards
@@ -93,5 +99,5 @@ def training_memory_bytes(
     heads = shape.n_head * shape.head_dim
     per_token = shape.n_ways * (6 * config.n_embd + 4 * heads + 3 * shape.ffn_dim)
     activations = tokens * config.n_layer * per_token * BYTES[precision]
-    logits = 3 * tokens * config.vocab_size * 4 // tp_size
-    return state + activations + logits
+    logits = min(logits_bytes, tokens * config.vocab_size * 4 // tp_size)
+    return state + activations + 2 * logits + 4 * config.vocab_size * config.n_embd

@@ -12,6 +12,7 @@ from pipeline.config.execution import ClusterConfig
 from pipeline.errors import MissingRequirementError
 from pipeline.models import count
 from pipeline.models.placement import check_trainable
+from pipeline.training.loss import CHUNK_BYTES
 from pipeline.training.ray_launcher import check_resources
 
 HEADERS = [
@@ -52,6 +53,7 @@ class TrainingPlan:
             count.training_memory_bytes(
                 *(config.model, cluster.micro_batch_size, training.precision, cluster.tp_size),
                 state_shards=cluster.num_workers if cluster.fsdp else 1,
+                logits_bytes=CHUNK_BYTES[cluster.device],
             ),
             hours,
             config.model.recipe.published_a100_hours if config.scale.name == "paper" else None,
@@ -126,7 +128,8 @@ def _memory_faults(cluster: ClusterConfig, plans: list[TrainingPlan]) -> list[st
             if plan.memory_bytes_per_rank > total
         ]
     most, available = max(plans, key=lambda plan: plan.memory_bytes_per_rank), psutil.virtual_memory().available
-    needed = most.memory_bytes_per_rank * most.workers * most.tp_size
+    snapshots = 12 * most.parameters * (most.workers if cluster.fsdp else 1)  # while a checkpoint is written
+    needed = most.memory_bytes_per_rank * most.workers * most.tp_size + snapshots
     if needed <= available:
         return []
     return [

@@ -30,7 +30,7 @@ from pipeline.training.throughput import peak_flops
 TRIAL_STEPS = 5  # the first one compiles
 MICRO_BATCHES = (40, 80)  # sequences; tried upwards for as long as each pays, downwards where none fits
 PAYS = 1.02  # times the tokens a second of the one before
-STEPPING_S = 220.0  # what the steps may take; a slower GPU accumulates a smaller global batch
+STEPPING_S = 240.0  # what the steps may take; a slower GPU accumulates a smaller global batch
 FOLLOW_S = 5.0
 CHOICE = "choice.json"
 

@@ -28,9 +28,9 @@ BLOCKED = ("ray", "hydra", "omegaconf", "mlflow", "datasets", "lm_eval", "tensor
 BLOCKER = """
 import importlib.machinery as machinery
 find = machinery.PathFinder.find_spec
-def find_spec(name, path=None, target=None):
+def find_spec(cls, name, path=None, target=None):
     return None if name.partition(".")[0] in {names} else find(name, path, target)
-machinery.PathFinder.find_spec = staticmethod(find_spec)
+machinery.PathFinder.find_spec = classmethod(find_spec)
 """
 
 
@@ -303,6 +303,22 @@ def test_ttft_is_kept_size_by_size(place, tiny, monkeypatch, tmp_path):
 def test_every_test_for_gpus_is_found():
     found = {path.name for path in marked.test_files()}
     assert {"test_communicators.py", "test_ttft_gpus.py"} <= found
+
+
+def test_outcomes_of_marked_tests_are_counted_and_named(place, tiny, monkeypatch, tmp_path):
+    marks = "import pytest\npytestmark = pytest.mark.gpu\n"
+    tests = "def test_a(): pass\ndef test_b(): assert 0, 'wrong sum'\ndef test_c(): pytest.skip('one GPU')\n"
+    path = tmp_path / "test_some.py"
+    path.write_text(marks + tests)
+    monkeypatch.setattr(marked, "test_files", lambda: [path])
+    monkeypatch.setattr(marked, "ROOT", tmp_path)
+    found = marked._run(BY_NAME["tests"], place, tiny, tmp_path)
+    assert [(one.name, one.value) for one in found.figures] == [("passed", 1), ("failed", 1), ("skipped", 1)]
+    failure, skipped = found.notes
+    assert "test_b" in failure and "wrong sum" in failure and "one GPU" in skipped
+    path.unlink()
+    with pytest.raises(RunError, match="ran no test"):
+        marked._run(BY_NAME["tests"], place, tiny, tmp_path)
 
 
 def test_docs_show_what_results_hold():

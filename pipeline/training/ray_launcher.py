@@ -94,6 +94,10 @@ def _failure(job: TrainingJob, raised: BaseException) -> RunError:
 def _check_head(job: TrainingJob) -> None:
     """Raise RunError where Ray's head is gone, for which Ray itself would wait for minutes."""
     if any(not head.is_running() or head.status() == psutil.STATUS_ZOMBIE for head in _heads):
+        for raylet in (one for one in psutil.Process().children() if one.name() == "raylet"):
+            for worker in raylet.children(recursive=True):  # they would train on until Ray has given up
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    worker.kill()
         shutdown()
         raise RunError(f"training {job.model.name} failed: Ray's {HEAD} ended; {GOES_ON}")
 

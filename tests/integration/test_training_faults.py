@@ -26,7 +26,7 @@ from tests.unit.test_training import job, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-STEPS = 3000
+STEPS = 2000
 SETTINGS = [f"training.steps={STEPS}", "training.eval_interval=1000", "cluster.checkpoint_interval=50"]
 EXACT = ("loss_nats", "learning_rate", "gradient_norm")
 SERIES = {"loss_nats": "train", "val_loss_nats": "validation"}

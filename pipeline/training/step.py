@@ -60,7 +60,7 @@ class Stepper:
         loss = self._backward()
         self.gradients.gather()
         norm = self.gradients.norm()
-        loss_nats, gradient_norm = self._agree(loss, fault), float(norm)
+        loss_nats, gradient_norm = self._agree(loss, norm, fault)
         record: dict[str, Any] = {"loss_nats": loss_nats, "learning_rate": rate, "gradient_norm": gradient_norm}
         if math.isfinite(loss_nats) and math.isfinite(gradient_norm):
             clip(state.optimizer, norm, training.grad_clip)
@@ -104,19 +104,21 @@ class Stepper:
             total += loss.detach()
         return total
 
-    def _agree(self, loss: Tensor, fault: bool) -> float:
-        """The loss over all ranks; along with it all of them learn whether rank 0 wants to save or stop, or one has to
-        give up.
+    def _agree(self, loss: Tensor, norm: Tensor, fault: bool) -> tuple[float, float]:
+        """The loss over all ranks and the norm, the step's one wait for the device; along with them all ranks learn
+        whether rank 0 wants to save or stop, or one has to give up.
         """
         due = time.monotonic() - self.saved_s > 60 * self.job.cluster.checkpoint_minutes
         stop = self.worker.rank == 0 and (self.job.run_folder / STOP).exists()
-        told = torch.tensor([stop or (due and self.worker.rank == 0), stop, fault], dtype=loss.dtype).to(loss.device)
-        shared = torch.cat([loss.reshape(1) / self.layout.dp_size, told])
-        if self.worker.world_size > 1:
+        told = [float(stop or (due and self.worker.rank == 0)), float(stop), float(fault)]
+        if self.worker.world_size == 1:
+            loss_nats, gradient_norm = torch.stack([loss, norm]).tolist()
+        else:
+            shared = torch.cat([loss.reshape(1) / self.layout.dp_size, torch.tensor(told).to(loss)])
             dist.all_reduce(shared)
-        loss_nats, save, stop, fault = shared.tolist()
-        self.is_told_to_save, self.is_told_to_stop, self.is_told_of_fault = save > 0, stop > 0, fault > 0
-        return float(loss_nats)
+            loss_nats, *told, gradient_norm = torch.cat([shared, norm.reshape(1)]).tolist()
+        self.is_told_to_save, self.is_told_to_stop, self.is_told_of_fault = (one > 0 for one in told)
+        return loss_nats, gradient_norm
 
     def _leave_out(self, loss_nats: float, gradient_norm: float) -> list[int]:
         """First tokens of the windows to blame; raises NonFiniteError where the step must not be left out."""

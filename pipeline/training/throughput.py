@@ -42,14 +42,16 @@ class Throughput:
         self._began = time.perf_counter()
 
     def stop(self, tokens: int) -> None:
-        """A step of `tokens` over all workers has ended."""
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        """A step of `tokens` over all workers has ended, but for what a GPU still does of it beside the next one."""
         self._seconds += time.perf_counter() - self._began
         self._tokens += tokens
 
     def take(self) -> tuple[float, float | None]:
-        """(tokens/s, MFU or None) since the last call."""
+        """(tokens/s, MFU or None) since the last call; waits for the GPU."""
+        if self._device.type == "cuda":
+            self.start()
+            torch.cuda.synchronize(self._device)
+            self.stop(0)
         rate = self._tokens / max(self._seconds, 1e-9)
         self._tokens, self._seconds = 0, 0.0
         return rate, None if self._peak is None else rate * self._flops_per_token / self._peak

@@ -7,7 +7,7 @@ Whole steps of the training loop (data, forward, backward, clipping, AdamW) in f
 in a temporary folder. Every architecture takes turns with its floor, the products and attention of a step forward and
 backward; standard (with biases) also with transformers' GPT-2, Kraken with a loop over ways, both with the same
 weights, data, optimizer and step. Medians over rounds; ratios with their 95% interval. Peak memory is that of a fresh
-process above what it held before, once with our chunked loss and once with the logits whole. By default all
+process (Linux) above what it held before, once with our chunked loss and once with the logits whole. By default all
 architectures of the two smaller shapes, and standard, parallel and Kraken at 124M: under 9 minutes on two idle cores.
 
 `--clock cpu`: one thread, and its CPU time in place of the wall's: for a machine that others use too.
@@ -43,7 +43,7 @@ from pipeline.training.job import TrainingJob, Worker
 from pipeline.training.optimizer import make_optimizer
 from pipeline.training.parallel import Gradients, Layout
 from pipeline.training.step import Stepper
-from pipeline.training.throughput import memory_bytes, peak_flops
+from pipeline.training.throughput import peak_flops
 
 WARMUP = 2
 IDLE = 0.5  # load average below which nobody else computes
@@ -91,7 +91,7 @@ SHAPES = {
 def stepper(config: Config, folder: Path, rival: Callable[[Any], nn.Module] | None = None) -> Stepper:
     """The pipeline's own step, of our model or of a rival's module with its weights."""
     job = TrainingJob(config.model, config.training, config.cluster, folder, folder, "benchmark", device_flops())
-    data = TokenData.open(tokens.write(folder / f"tokens-{config.model.vocab_size}", config.model.vocab_size))
+    data = TokenData.open(_tokens(config, folder))
     sampler = TokenSampler(data.train, config.model.block_size, config.training.global_batch_size, config.training.seed)
     made = Stepper(job, Worker(), Layout(), sampler)
     if rival is not None:
@@ -100,6 +100,11 @@ def stepper(config: Config, folder: Path, rival: Callable[[Any], nn.Module] | No
         made.gradients = Gradients(module, Layout())
         made.state.model, made.state.optimizer = module, make_optimizer(module, config.training)
     return made
+
+
+def _tokens(config: Config, folder: Path) -> Path:
+    vocab_size = config.model.vocab_size
+    return tokens.write(folder / f"tokens-{vocab_size}", vocab_size, {"train": 400_000, "val": 20_000})
 
 
 def measure(shape: Shape, architecture: str, rounds: int, clock: Callable[[], float], folder: Path) -> dict[str, Any]:
@@ -161,19 +166,24 @@ def peak_memory(shape: str, architecture: str, kind: str) -> int:
 
 
 def _one(shape: str, architecture: str, kind: str) -> int:
-    import psutil
-
     rivals: dict[str, Callable[[Any], nn.Module] | None] = {"ours": None, "whole": WholeLogits}
     rival = rivals[kind] if kind in rivals else RIVALS[architecture][1]
     config = SHAPES[shape].config(architecture)
     with tempfile.TemporaryDirectory(prefix="training-") as scratch, kept_memory():
-        tokens.write(Path(scratch) / f"tokens-{config.model.vocab_size}", config.model.vocab_size)
+        _tokens(config, Path(scratch))
         gc.collect()
-        before = psutil.Process().memory_info().rss
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        before = _peak_bytes()
         made = stepper(config, Path(scratch), rival)
         for _ in range(2):
             made.take()
-        return memory_bytes(Worker().device) - before
+        return _peak_bytes() - before
+
+
+def _peak_bytes() -> int:
+    """Linux's peak of this program alone: getrusage's begins with what the parent held."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -229,7 +239,7 @@ def main(arguments: list[str]) -> int:
                 loads.append(os.getloadavg()[0])
                 print(table([row]).splitlines()[-1], file=sys.stderr, flush=True)
                 gc.collect()
-    if not options.no_memory:
+    if not options.no_memory and sys.platform == "linux":
         for row in rows:
             kinds = ("ours", "whole", "rival") if row["architecture"] in RIVALS else ("ours",)
             row["peak_bytes"] = {kind: peak_memory(row["shape"], row["architecture"], kind) for kind in kinds}

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from pipeline.models.cache import LayerCache, PromptMemory
 
 SLOPE, CUBIC = 2 * math.sqrt(2 / math.pi), 0.044715  # of GELU: 2u = SLOPE · (x + CUBIC · x^3)
-GELU_CHUNK = 1 << 17  # numbers that stay in a core's cache from one operation to the next
+GELU_CHUNK = 1 << 17  # numbers a core that stay in its cache from one operation to the next
 
 
 class WayLinear(nn.Module):
@@ -123,7 +123,7 @@ class _Gelu(torch.autograd.Function):
         x = x.contiguous()
         y, derivative = torch.empty_like(x), torch.empty_like(x)
         slope, one = torch.tensor(SLOPE), torch.ones(())
-        count = max(1, -(-x.numel() // GELU_CHUNK))
+        count = max(1, -(-x.numel() // (GELU_CHUNK * torch.get_num_threads())))
         free = torch.empty(-(-x.numel() // count))
         for x_part, y_part, s in zip(*(each.view(-1).chunk(count) for each in (x, y, derivative)), strict=True):
             # s = sigmoid(2u) and y = x·s, so that dy/dx = s + (1 - s) · y · d(2u)/dx

@@ -13,7 +13,7 @@ from tests.unit.naive_models import kraken_logits, parallel_logits, standard_log
 EPS = 1e-5
 
 
-@pytest.mark.parametrize("shape", [(), (1,), (3, 7, 5), (2, GELU_CHUNK - 1), (GELU_CHUNK + 1,)])
+@pytest.mark.parametrize("shape", [(), (1,), (3, 7, 5), (2, GELU_CHUNK - 1), (GELU_CHUNK + 1,), (5, GELU_CHUNK)])
 def test_gelu_and_its_derivative(shape):
     generator = torch.Generator().manual_seed(3)
     x = (3 * torch.randn(shape, generator=generator)).requires_grad_()

@@ -407,7 +407,7 @@ def test_a_checkpoint_alone_is_enough_to_branch_from(tokens, tmp_path):
     go(first)
     shutil.copytree(first.run_folder / "checkpoints/step-000000008", tmp_path / "backup")
     branch(tokens, tmp_path, tmp_path / "backup")
-    with pytest.raises(CheckpointError, match="model.n_layer is 2 there and 1 here"):
+    with pytest.raises(CheckpointError, match=r"model\.n_layer is 2 there and 1 here"):
         branch(tokens, tmp_path, tmp_path / "backup", "model.n_layer=1")
 
 

@@ -13,7 +13,7 @@ from pipeline.training.log import RunLog, text_line
 from pipeline.training.loop import train
 from pipeline.training.loss import LossModule
 from tests.token_folder import write_token_folder
-from tests.unit.test_training import TINY, job, losses
+from tests.unit.test_training import job, losses
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_fault_a_stopped_run_names_the_window(tokens, tmp_path, poisoned):
 
 def test_fault_no_window_alone_is_to_blame(tokens, tmp_path, monkeypatch):
     monkeypatch.setattr(step.Gradients, "norm", lambda self: torch.tensor(math.inf))
-    with pytest.raises(NonFiniteError, match="step 1: loss 6.*gradient norm inf.*no window alone"):
+    with pytest.raises(NonFiniteError, match=r"step 1: loss 6.*gradient norm inf.*no window alone"):
         train(job(tokens, tmp_path), Worker(), lambda metrics: None)
 
 
@@ -83,5 +83,5 @@ def test_fault_steps_are_left_out_and_resume_is_exact(tokens, tmp_path, poisoned
 def test_fault_not_every_step_can_be_left_out(tokens, tmp_path, monkeypatch):
     monkeypatch.setattr(step.Gradients, "norm", lambda self: torch.tensor(math.nan))
     changes = ["training.non_finite=skip", "training.steps=40"]
-    with pytest.raises(NonFiniteError, match="step 11: .* 11 steps in a row"):
+    with pytest.raises(NonFiniteError, match=r"step 11: .* 11 steps in a row"):
         train(job(tokens, tmp_path, *changes), Worker(), lambda metrics: None)

@@ -78,7 +78,7 @@ def training_table(inputs: Inputs) -> Table | None:
         Column("tokens_per_s_median", "Speed", "tokens/s", "integer"),
         Column("mfu", "MFU", format="percent", digits=1),
         Column("peak_memory_bytes", "Peak memory", "bytes", "integer"),
-        Column("workers", "Workers", format="integer"),
+        Column("ranks", "Ranks", format="integer"),
         Column("device_kind", "Device"),
     ]
     gaps = [row["below_unigram_nats"] for row in rows if row["below_unigram_nats"] is not None]

@@ -29,7 +29,7 @@ class TextSample(Typed):
     """What the model wrote at one step."""
 
     step: int = Field(description="optimizer steps taken")
-    text: str = Field(description="greedy continuation")
+    text: str = Field(description="a continuation drawn from the 50 likeliest tokens at temperature 0.8")
 
 
 class Adopted(Typed):
@@ -51,7 +51,7 @@ class TrainingResult(Result):
     file_name: ClassVar[str] = "results/<scale>/<model>/training.json"
     command: ClassVar[str] = "python -m stages.train model=NAME"
     schema_name: Literal["training"] = "training"
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     kind: Kind = Field(description="where the numbers come from")
     model: str = Field(description="model config")
     architecture: str = Field(description="architecture")
@@ -62,7 +62,8 @@ class TrainingResult(Result):
     steps: int = Field(description="optimizer steps, adopted ones and those before a branch included")
     adopted: Adopted | None = Field(None, description="the run that this one extends; null: none")
     branched: Branched | None = Field(None, description="what this run began with; null: initial weights")
-    tokens: int = Field(description="tokens seen")
+    skipped_steps: int = Field(description="of these, steps left out for a loss or gradient that was no number")
+    tokens: int = Field(description="tokens seen, those of skipped steps included")
     train_loss_nats: float = Field(description="training loss of the last logged step, nats a token")
     val_loss_nats: float = Field(description="last validation loss, nats a token")
     unigram_loss_nats: float = Field(description="loss of a unigram model of the same text, nats a token")
@@ -72,10 +73,14 @@ class TrainingResult(Result):
     )
     wall_s: float = Field(description="seconds of the same steps, validation and checkpoints included")
     mfu: float | None = Field(description="share of peak_flops reached at the end; null: peak unknown")
-    peak_flops: float | None = Field(description="all workers' peak FLOP/s, from conf/hardware; null: unknown")
-    peak_memory_bytes: int = Field(description="the most that one worker took")
-    workers: int = Field(description="training workers")
+    peak_flops: float | None = Field(description="all ranks' peak FLOP/s, from conf/hardware; null: unknown")
+    peak_memory_bytes: int = Field(description="the most that one rank took")
+    ranks: int = Field(description="processes that took the last logged step together")
+    tp_size: int = Field(description="of these, those that held one copy of the model")
+    fsdp: bool = Field(description="whether a copy's state was cut over the others")
     device_kind: str = Field(description="cpu or cuda")
     curve: list[CurvePoint] = Field(description="every logged step")
-    validation: list[ValidationPoint] = Field(description="every validation")
+    validation: list[ValidationPoint] = Field(
+        description="at every eval_interval; of adopted steps, as far as that run validated there"
+    )
     samples: list[TextSample] = Field(description="texts written on the way")

@@ -1,6 +1,7 @@
 """The training loop of one rank; the same lines run alone, under gloo and under NCCL."""
 
 import contextlib
+import math
 import os
 import statistics
 import time
@@ -15,12 +16,12 @@ from pipeline.data import TokenData, TokenSampler
 from pipeline.errors import CheckpointError, OutputError
 from pipeline.training import checkpoint
 from pipeline.training.allocator import kept_memory
-from pipeline.training.job import TrainingJob, Worker
+from pipeline.training.job import NonFiniteError, TrainingJob, Worker
 from pipeline.training.lock import run_lock
 from pipeline.training.log import RunLog
 from pipeline.training.parallel import Layout
 from pipeline.training.saver import Saver
-from pipeline.training.schedule import milestones
+from pipeline.training.schedule import learning_rate, milestones
 from pipeline.training.state import TrainingState
 from pipeline.training.step import Stepper
 from pipeline.training.throughput import Throughput, memory_bytes
@@ -40,19 +41,21 @@ def train(job: TrainingJob, worker: Worker, report: Callable[[dict[str, float]],
     with memory, _sole_writer(job.run_folder, worker):
         run = _Run(job, worker, TokenData.open(job.data_folder, verify=worker.rank == 0))
         with run.saver.closing():
-            state, stopping = run.state, False
+            state, stopping, is_log_due = run.state, False, False
             if worker.rank == 0:
                 run.log.truncate(state.step)
             while state.step < job.training.steps and not stopping:
-                record = run.take_step()
+                loss_nats, is_skipped = run.take_step()
                 done, stopping = state.step == job.training.steps, run.stepper.is_told_to_stop
-                if done or state.step % job.cluster.log_interval == 0:
-                    run.write_log(record)
+                is_log_due |= state.step % job.cluster.log_interval == 0
+                if done or (is_log_due and not is_skipped):
+                    run.write_log()
+                    is_log_due = False
                 if done or state.step % job.training.eval_interval == 0:
                     run.validate()
                 if done or run.is_time_to_save:
                     run.save()
-                    report({"step": float(state.step), "loss_nats": record["loss_nats"]})
+                    report({"step": float(state.step), "loss_nats": loss_nats})
     return state
 
 
@@ -83,22 +86,29 @@ class _Run:
         self.began = time.monotonic() - self.state.seconds
         self.log = RunLog(job.run_folder)
         self.validation = Validation(self.stepper, data)
+        self.unlogged: tuple[int, dict[str, Any]] | None = None  # the newest good step
         self.throughput = Throughput(job.model, training.precision, worker.device, worker.world_size, job.device_flops)
         every = cluster.milestone_interval
         self.milestones = {*(range(every, training.steps + 1, every) if every else ()), *milestones(training)}
         self.saver = Saver(job.run_folder, worker.rank, cluster.keep_checkpoints, self.milestones)
 
-    def take_step(self) -> dict[str, Any]:
-        """One optimizer step; raises OutputError on all ranks where one could not write its checkpoint."""
+    def take_step(self) -> tuple[float, bool]:
+        """One optimizer step: its loss, and whether it was left out.
+
+        Raises OutputError on all ranks where one could not write its checkpoint.
+        """
         self.throughput.start()
         record = self.stepper.take(fault=bool(self.saver.fault))
         self.throughput.stop(self.job.training.global_batch_size * self.job.model.block_size)
         if self.stepper.is_told_of_fault:
             raise OutputError(next(fault for fault in self._from_all(self.saver.fault) if fault))
-        if "windows" in record and self.worker.rank == 0:
+        is_skipped = "windows" in record
+        if not is_skipped:
+            self.unlogged = (self.state.step, record)
+        elif self.worker.rank == 0:
             odd = {key: str(record[key]) for key in ("loss_nats", "gradient_norm")}  # JSON knows no NaN
             self.log.append({"kind": "skipped", "step": self.state.step, **odd, "windows": record["windows"]})
-        return record
+        return record["loss_nats"], is_skipped
 
     @property
     def is_time_to_save(self) -> bool:
@@ -110,23 +120,27 @@ class _Run:
         self.state.seconds, self.stepper.saved_s = time.monotonic() - self.began, time.monotonic()
         self.saver.save(self.state)
 
-    def write_log(self, record: dict[str, Any]) -> None:
-        """A line of the run's log; none of a step that was left out."""
-        if "windows" in record:
+    def write_log(self) -> None:
+        """A line of the run's log about the newest step that was not left out, where it has none yet."""
+        if self.unlogged is None:
             return
+        (step, record), self.unlogged = self.unlogged, None
         rate, mfu = self.throughput.take()
         left = (self.job.training.steps - self.state.step) * self.job.training.global_batch_size
-        slowest = self._slowest()
+        slowest, layout = self._slowest(), self.stepper.layout
         if self.worker.rank == 0:
             self.log.append(
                 {
                     "kind": "train",
-                    "step": self.state.step,
+                    "step": step,
                     **record,
                     "tokens_per_s": rate,
                     "mfu": mfu,
                     "memory_bytes": memory_bytes(self.worker.device),
                     "eta_s": left * self.job.model.block_size / rate,
+                    "ranks": self.worker.world_size,
+                    "tp_size": layout.tp_size,
+                    "fsdp": layout.fsdp,
                     **slowest,
                 }
             )
@@ -134,6 +148,9 @@ class _Run:
     def validate(self) -> None:
         """Loss on the validation split and a text sample, into the log."""
         step, loss_nats = self.state.step, self.validation.loss_nats()
+        if not math.isfinite(loss_nats):
+            rate = learning_rate(step - 1, self.job.training)
+            raise NonFiniteError(f"step {step}: validation loss {loss_nats} behind a learning rate of {rate:.3g}")
         self.state.validation.append({"step": step, "loss_nats": loss_nats})
         text = self.validation.sample()
         if self.worker.rank == 0:

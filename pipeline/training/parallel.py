@@ -101,7 +101,8 @@ def wrap(module: nn.Module, model: Transformer, layout: Layout) -> nn.Module:
 
     for block in model.blocks:
         fully_shard(block, mesh=mesh, shard_placement_fn=placed)
-    sharded = fully_shard(module, mesh=mesh, shard_placement_fn=placed)
+    # by default the root would stay whole behind a validation, and its parameters be others than the optimizer's
+    sharded = fully_shard(module, mesh=mesh, reshard_after_forward=True, shard_placement_fn=placed)
     register_fsdp_forward_method(module, "generate")
     return cast(nn.Module, sharded)
 

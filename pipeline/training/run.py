@@ -9,7 +9,7 @@ from typing import Any
 from pipeline import files, provenance
 from pipeline.data import TokenData, TokenSampler
 from pipeline.data.manifest import read as read_manifest
-from pipeline.errors import CheckpointError, DataError
+from pipeline.errors import CheckpointError, DataError, RunError
 from pipeline.models import build_model, count
 from pipeline.models.checkpoint import save_model
 from pipeline.results.training import Adopted, Branched, CurvePoint, TextSample, TrainingResult, ValidationPoint
@@ -120,6 +120,8 @@ def result(job: TrainingJob, state: TrainingState, data: TokenData, scale: str) 
     """What training.json says; every number is measured, from the run's own log."""
     records = RunLog(job.run_folder).read()
     steps = [record for record in records if record["kind"] == "train"]
+    if not steps:
+        raise RunError(f"{job.run_folder}: every step was left out, as its log says; nothing was learned")
     begun = lineage.read(job.run_folder)
     return TrainingResult(
         kind="measured",
@@ -130,6 +132,7 @@ def result(job: TrainingJob, state: TrainingState, data: TokenData, scale: str) 
         shape=job.model.identity(),
         run_fingerprint=job.fingerprint,
         steps=state.step,
+        skipped_steps=state.skipped,
         adopted=begun["adopted"] and Adopted(**begun["adopted"]),
         branched=begun["branched"] and Branched(**begun["branched"]),
         tokens=state.tokens,
@@ -142,7 +145,9 @@ def result(job: TrainingJob, state: TrainingState, data: TokenData, scale: str) 
         mfu=steps[-1]["mfu"],
         peak_flops=_peak_flops(job, steps[-1]),
         peak_memory_bytes=max(record["memory_bytes"] for record in steps),
-        workers=job.cluster.num_workers,
+        ranks=steps[-1]["ranks"],
+        tp_size=steps[-1]["tp_size"],
+        fsdp=steps[-1]["fsdp"],
         device_kind=job.cluster.device,
         curve=[CurvePoint(**{key: record[key] for key in CurvePoint.model_fields}) for record in steps],
         validation=[ValidationPoint(**point) for point in state.validation],

@@ -1,4 +1,4 @@
-"""stages.train through Ray for real: one worker, two gloo workers, a kill, and a loss that is no number."""
+"""stages.train through Ray for real: one rank, two gloo ranks, a kill, and a loss that is no number."""
 
 import json
 import os
@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from tests.token_folder import data_overrides, write_token_folder
 from tests.unit.test_training import TINY
@@ -37,21 +39,29 @@ def result(folder: Path) -> dict:
     return json.loads(path.read_text())
 
 
-def test_two_gloo_workers_train_what_one_trains(tokens, tmp_path):
+def published(folder: Path) -> dict[str, torch.Tensor]:
+    (path,) = folder.glob("trained/demo/demo_kraken_4way~*/model.safetensors")
+    assert (path.parent / "tokenizer.json").is_file()
+    return load_file(path)
+
+
+def test_gloo_ranks_train_what_one_trains(tokens, tmp_path):
+    """Copies whose state is sharded, and the ranks of one copy; both up to the published model."""
     one = training(tokens, tmp_path / "one")
     assert one.returncode == 0, one.stderr[-3000:]
-    two = training(
-        tokens, tmp_path / "two", "cluster.num_workers=2", "cluster.cpus_per_worker=1", "cluster.micro_batch_size=2"
-    )
-    assert two.returncode == 0, two.stderr[-3000:]
-    ours, theirs = result(tmp_path / "one"), result(tmp_path / "two")
-    assert theirs["workers"] == 2
-    for a, b in zip(ours["curve"], theirs["curve"], strict=True):
-        assert a["loss_nats"] == pytest.approx(b["loss_nats"], abs=2e-3)
-        assert a["gradient_norm"] == pytest.approx(b["gradient_norm"], rel=2e-2)
-    assert ours["val_loss_nats"] == pytest.approx(theirs["val_loss_nats"], abs=2e-3)
-    assert list(tmp_path.glob("one/trained/demo/demo_kraken_4way~*/tokenizer.json"))
     assert "ETA" in one.stdout and "validation loss" in one.stdout
+    ours, weights = result(tmp_path / "one"), published(tmp_path / "one")
+    sharded = ("cluster.num_workers=2", "cluster.fsdp=true", "cluster.cpus_per_worker=1", "cluster.micro_batch_size=2")
+    for name, changes in (("sharded", sharded), ("ranks", ("cluster.tp_size=2",))):
+        done = training(tokens, tmp_path / name, *changes)
+        assert done.returncode == 0, done.stderr[-3000:]
+        theirs = result(tmp_path / name)
+        assert (theirs["ranks"], theirs["tp_size"], theirs["fsdp"]) == (2, 1 + (name == "ranks"), name == "sharded")
+        for a, b in zip(ours["curve"], theirs["curve"], strict=True):
+            assert a["loss_nats"] == pytest.approx(b["loss_nats"], abs=1e-5)
+        assert ours["val_loss_nats"] == pytest.approx(theirs["val_loss_nats"], abs=1e-5)
+        for key, tensor in published(tmp_path / name).items():
+            assert torch.allclose(tensor, weights[key], atol=1e-4), key
 
 
 def test_a_killed_run_goes_on_from_its_checkpoint(tokens, tmp_path):

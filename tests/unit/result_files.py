@@ -66,13 +66,20 @@ def training(root: Path, model: str, scale: str = "demo", loss_nats: float | Non
     job.run_folder.mkdir(parents=True, exist_ok=True)
     log = RunLog(job.run_folder)
     log.truncate(0)
-    facts = {"learning_rate": 1e-3, "gradient_norm": 1.0, "tokens_per_s": 6700.0, "mfu": None, "memory_bytes": 4e8}
+    facts: dict[str, Any] = {
+        "learning_rate": 1e-3,
+        "gradient_norm": 1.0,
+        "tokens_per_s": 6700.0,
+        "mfu": None,
+        "memory_bytes": 4e8,
+    }
+    facts |= {"ranks": 1, "tp_size": 1, "fsdp": False}
     for step in range(10, 201, 10):
-        log.append({"kind": "train", "step": step, "loss_nats": 4 + 4 * math.exp(-step / 40), **facts})
+        log.append({"kind": "train", "step": step, "loss_nats": 4 + 4 * math.exp(-step / 40), **rates, **layout})
     log.append({"kind": "sample", "step": 200, "text": "of the"})
     loss = LOSSES[model] if loss_nats is None else loss_nats
     validation = [{"step": 100, "loss_nats": 4.5}, {"step": 200, "loss_nats": loss}]
-    state: Any = SimpleNamespace(step=200, tokens=409_600, seconds=70.0, validation=validation)
+    state: Any = SimpleNamespace(step=200, skipped=0, tokens=409_600, seconds=70.0, validation=validation)
     data: Any = SimpleNamespace(manifest={"unigram_loss_nats": 6.5})
     return training_run.result(job, state, data, scale)
 

@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from pipeline.data import TokenData, TokenSampler
-from pipeline.training import step
+from pipeline.training import checkpoint, step
+from pipeline.training import run as runs
 from pipeline.training.job import NonFiniteError, Worker
 from pipeline.training.log import RunLog, text_line
 from pipeline.training.loop import train
 from pipeline.training.loss import LossModule
+from pipeline.training.validation import Validation
 from tests.token_folder import write_token_folder
 from tests.unit.test_training import job, losses
 
@@ -85,3 +87,22 @@ def test_fault_not_every_step_can_be_left_out(tokens, tmp_path, monkeypatch):
     changes = ["training.non_finite=skip", "training.steps=40"]
     with pytest.raises(NonFiniteError, match=r"step 11: .* 11 steps in a row"):
         train(job(tokens, tmp_path, *changes), Worker(), lambda metrics: None)
+
+
+def test_fault_a_validation_that_is_no_number_ends_the_run(tokens, tmp_path, monkeypatch):
+    monkeypatch.setattr(Validation, "loss_nats", lambda self: math.nan)
+    with pytest.raises(NonFiniteError, match=r"step 6: validation loss nan behind a learning rate of 0\.00"):
+        train(job(tokens, tmp_path, "training.learning_rate=2e-3"), Worker(), lambda metrics: None)
+    assert not [record for record in RunLog(tmp_path).read() if record["kind"] in ("validation", "sample")]
+    assert not checkpoint.checkpoints(tmp_path)
+
+
+def test_the_log_has_a_line_for_what_is_skipped_at_its_interval(tokens, tmp_path, poisoned):
+    """Steps 4, 8 and 12 are left out; the next good one is logged, and at the end the last good one."""
+    poisoned((3, 0), (7, 0), (11, 0))
+    one = job(tokens, tmp_path, "training.non_finite=skip", "cluster.log_interval=4")
+    state = train(one, Worker(), lambda metrics: None)
+    logged = [record["step"] for record in RunLog(tmp_path).read() if record["kind"] == "train"]
+    assert logged == [5, 9, 11]
+    found = runs.result(one, state, TokenData.open(tokens), "demo")
+    assert (found.steps, found.skipped_steps, [point.step for point in found.curve]) == (12, 3, logged)

@@ -324,7 +324,7 @@ def test_nothing_at_all_is_an_error(tmp_path):
     [
         ("demo_parallel/training.json", "{", "damaged"),
         ("demo_parallel/training.json", '{"schema_name": "training", "schema_version": 99}', "training 99"),
-        ("demo_parallel/training.json", '{"schema_name": "training", "schema_version": 2}', "damaged"),
+        ("demo_parallel/training.json", '{"schema_name": "training", "schema_version": 3}', "damaged"),
         ("demo_parallel/odd.json", '{"tasks": {}}', "no schema"),
         ("ttft-ttft_demo.json", '{"rows": []}', "no schema"),
         ("odd.json", "{}", "no kind of result"),

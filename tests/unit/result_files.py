@@ -66,14 +66,8 @@ def training(root: Path, model: str, scale: str = "demo", loss_nats: float | Non
     job.run_folder.mkdir(parents=True, exist_ok=True)
     log = RunLog(job.run_folder)
     log.truncate(0)
-    facts: dict[str, Any] = {
-        "learning_rate": 1e-3,
-        "gradient_norm": 1.0,
-        "tokens_per_s": 6700.0,
-        "mfu": None,
-        "memory_bytes": 4e8,
-    }
-    facts |= {"ranks": 1, "tp_size": 1, "fsdp": False}
+    layout = {"ranks": 1, "tp_size": 1, "fsdp": False}
+    rates = {"learning_rate": 1e-3, "gradient_norm": 1.0, "tokens_per_s": 6700.0, "mfu": None, "memory_bytes": 4e8}
     for step in range(10, 201, 10):
         log.append({"kind": "train", "step": step, "loss_nats": 4 + 4 * math.exp(-step / 40), **rates, **layout})
     log.append({"kind": "sample", "step": 200, "text": "of the"})

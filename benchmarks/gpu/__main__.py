@@ -32,6 +32,8 @@ def main() -> int:
     from benchmarks.gpu import run_part, table
     from benchmarks.gpu.parts import PARTS
     from benchmarks.gpu.place import REFERENCE
+    from pipeline import files
+    from pipeline.errors import OutputError
 
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -58,6 +60,11 @@ def main() -> int:
         print("\n".join(f"{part.name:<15} about {part.minutes:g} min  {part.question}" for part in PARTS))
         return 0
     place, settings = run_part.place_and_settings(args)
+    try:
+        for folder in (place.results, place.scratch) if args.out or not args.list else ():
+            files.check_writable(folder, hint="--out")
+    except OutputError as error:
+        return _refused(str(error))
     wanted = [part for part in PARTS if not args.part or part.name in args.part]
     if args.list:
         for part in wanted:
@@ -65,24 +72,24 @@ def main() -> int:
             print(f"{part.name:<15} {state:<6} about {part.minutes:g} min  {part.question}")
         return 0
     try:
-        failed = _run_all(wanted, place, settings, args.out, args.minutes)
+        unanswered = _run_all(wanted, place, settings, args.out, args.minutes)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where it was", file=sys.stderr)
         return 130
-    found = {part.name: result for part in wanted if (result := part.any_result(place.results))}
+    found = {part.name: result for part in wanted if (result := part.result(place, settings))}
     print(f"\n{place.name}\n{table.text(wanted, found)}\nresults: {place.results}")
-    return 1 if failed else 0
+    return 1 if unanswered else 0
 
 
 def _run_all(
     parts: "Sequence[Part]", place: "Place", settings: "Settings", out: "Path | None", minutes: float
 ) -> list[str]:
-    """Names of the parts that failed or did not end; one that fails keeps no other from running."""
+    """Names of the parts that failed, did not end or were left out; one that fails keeps no other from running."""
     from benchmarks.gpu.part import LIMIT_S
     from benchmarks.gpu.run_part import SKIPPED
 
     end = time.monotonic() + 60 * minutes
-    failed = []
+    unanswered = []
     for part in parts:
         if part.result(place, settings):
             print(f"{part.name}: there already: {place.result_path(part.name)}", flush=True)
@@ -90,6 +97,7 @@ def _run_all(
         left_s = end - time.monotonic()
         if left_s < 60 * min(part.minutes, 1):
             print(f"{part.name}: left out, --minutes are over", flush=True)
+            unanswered.append(part.name)
             continue
         print(f"\n{part.name}: {part.question} (about {part.minutes:g} min on an H100)", flush=True)
         code = _run_one(part.name, place, out, min(LIMIT_S, left_s))
@@ -98,8 +106,8 @@ def _run_all(
         elif code not in (0, SKIPPED):
             print(f"{part.name}: failed with exit code {code}", flush=True)
         if code not in (0, SKIPPED):
-            failed.append(part.name)
-    return failed
+            unanswered.append(part.name)
+    return unanswered
 
 
 def _run_one(name: str, place: "Place", out: "Path | None", limit_s: float) -> int | None:

@@ -17,7 +17,7 @@ from pipeline.errors import RunError
 
 MARK = re.compile(r"\bmark\.(gpu|multigpu)\b")
 OUTCOMES = ("failure", "error", "skipped")
-WANTED = (Wanted("passed", ""), Wanted("failed", ""), Wanted("skipped", ""))
+WANTED = (Wanted("passed", ""), Wanted("skipped", ""))
 
 
 def part() -> Part:
@@ -59,9 +59,7 @@ def _run(part: Part, place: Place, settings: Settings, folder: Path) -> Answer:
             told = case.find(outcome)
             why = "" if told is None else (told.get("message") or "").partition("\n")[0][:200]
             notes.append(f"{outcome}: {case.get('classname')}.{case.get('name')}: {why}")
-    figures = [
-        part.figure("passed", outcomes["passed"]),
-        part.figure("failed", outcomes["failure"] + outcomes["error"]),
-        part.figure("skipped", outcomes["skipped"]),
-    ]
-    return Found(figures, notes, {})
+    if ended.returncode or outcomes["failure"] + outcomes["error"]:
+        counted = ", ".join(f"{name}: {outcomes[name]}" for name in ("passed", *OUTCOMES))
+        raise RunError("\n".join([f"pytest ended with {ended.returncode}; {counted}; no answer is kept", *notes]))
+    return Found([part.figure(name, outcomes[name]) for name in ("passed", "skipped")], notes, {})

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -26,6 +27,7 @@ Kernels = Literal[
 STEPS, KILLED_AT = 20, 10
 GLOBAL_BATCH = 16  # in two micro-batches
 CHECKPOINT_WAIT_S = 60.0
+UNBROKEN = "unbroken"  # a file beside a run that went from its first step to its last in one go
 STEP_KEYS = ("loss_nats", "gradient_norm")
 WANTED = (
     Wanted("losses identical", "yes/no", 1),
@@ -72,11 +74,18 @@ def _run(part: Part, place: Place, settings: Settings, folder: Path) -> Answer:
 
 def _compare(settings: Settings, place: Place, folder: Path, kernels: Kernels) -> tuple[float, float]:
     """Largest differences, of losses and gradient norms, and of weights and moments, between the two runs."""
-    whole = _job(settings, place, folder / "whole")
-    _in_process(whole, place.device, kernels, killed_at=0)
+    unbroken = folder / "whole" / UNBROKEN
+    if not unbroken.exists() and unbroken.parent.exists():
+        shutil.rmtree(unbroken.parent)  # interrupted: it would go on from its own checkpoint, by what is in question
+    whole = _job(settings, place, unbroken.parent)
+    if not unbroken.exists():
+        _in_process(whole, place.device, kernels, killed_at=0)
+        unbroken.touch()
     killed = _job(settings, place, folder / "killed")
     if not _checkpoints(killed):  # else this part was interrupted behind it
         _in_process(killed, place.device, kernels, killed_at=KILLED_AT)
+    if not _checkpoints(killed):
+        raise RunError(f"{killed.run_folder}: no checkpoint to resume from at step {KILLED_AT}")
     _in_process(killed, place.device, kernels, killed_at=0)
     return _loss_difference(whole, killed), _tensor_difference(whole, killed)
 

@@ -80,13 +80,16 @@ def compose() -> Settings:
 
 def tiny(settings: Settings) -> Settings:
     """The same parts in seconds on a CPU: a rehearsal."""
-    small: dict[str, Any] = {"n_layer": 4, "n_head": 8, "n_embd": 32, "block_size": 128, "vocab_size": 512}
-    models = {name: model.model_copy(update=small) for name, model in settings.models.items()}
+    small: dict[str, Any] = {"n_layer": 4, "n_head": 8, "n_embd": 32, "vocab_size": 512}
+    models = {
+        name: model.model_copy(update={**small, "block_size": 32 if name in TRAINED else 128})
+        for name, model in settings.models.items()
+    }
     shapes = [shape.model_copy(update={"n_layer": None}) for shape in settings.benchmark.shapes[:2]]
     grid: dict[str, Any] = {"shapes": shapes, "contexts": [16, 128], "dtype": "float32", "time_limit_s": 0.3}
     rules: dict[str, Any] = {"warmup_min": 1, "warmup_max": 2, "repeats_min": 3, "repeats_max": 6}
     steps: dict[str, Any] = {"steps": 20, "warmup_steps": 4, "eval_interval": 20, "eval_windows": 4}
-    cluster = {"device": "cpu", "compile": False, "checkpoint_interval": 5, "log_interval": 5}
+    cluster = {"device": "cpu", "compile": False, "threads_per_rank": 1, "checkpoint_interval": 5, "log_interval": 5}
     return settings.model_copy(
         update={
             "models": models,

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from benchmarks.gpu import marked, overlap, parts, resume, run_part, settings, table, tokens, training, ttft
+from benchmarks.gpu import __main__, marked, overlap, parts, resume, run_part, settings, table, tokens, training, ttft
 from benchmarks.gpu.part import Wanted
 from benchmarks.gpu.place import ROOT, Place, slug
 from benchmarks.gpu.results import Figure, GpuResult
@@ -22,6 +23,7 @@ from pipeline.benchmark.protocol import Rounds
 from pipeline.data import TokenData
 from pipeline.errors import RunError
 from pipeline.training.loop import train
+from pipeline.training.state import TrainingState
 
 BY_NAME = {part.name: part for part in parts.PARTS}
 BLOCKED = ("ray", "hydra", "omegaconf", "mlflow", "datasets", "lm_eval", "tensorrt", "transformers", "pyarrow", "scipy")
@@ -31,6 +33,13 @@ find = machinery.PathFinder.find_spec
 def find_spec(cls, name, path=None, target=None):
     return None if name.partition(".")[0] in {names} else find(name, path, target)
 machinery.PathFinder.find_spec = classmethod(find_spec)
+"""
+HANGING = """
+import sys, time
+def hang(event, arguments):
+    if event == "os.rename" and str(arguments[1]).endswith("checkpoints/step-000000010"):
+        time.sleep(600)
+sys.addaudithook(hang)  # the second checkpoint never ends
 """
 
 
@@ -46,34 +55,41 @@ def place(tmp_path):
 
 @pytest.fixture
 def without(tmp_path):
-    """An environment whose Python does not find the packages of these names."""
+    """An environment whose Python does not find the packages of these names, and runs `more` when it starts."""
 
-    def made(*names: str) -> dict[str, str]:
+    def made(*names: str, more: str = "") -> dict[str, str]:
         folder = tmp_path / "blocked"
-        folder.mkdir()
-        (folder / "sitecustomize.py").write_text(BLOCKER.format(names=set(names)))
+        folder.mkdir(exist_ok=True)
+        (folder / "sitecustomize.py").write_text(BLOCKER.format(names=set(names)) + more)
         return os.environ | {"PYTHONPATH": f"{folder}:{ROOT}"}
 
     return made
 
 
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "benchmarks.gpu", *map(str, arguments)]
+@pytest.fixture
+def gpu_command(monkeypatch):
+    """The command in this process: its exit code."""
+
+    def run(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["gpu", *map(str, arguments)])
+        return __main__.main()
+
+    return run
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_without_a_gpu_it_ends_with_2_and_one_line(gpu_command, capsys):
+    assert gpu_command() == 2
+    told = capsys.readouterr()
+    assert told.out == "" and told.err.startswith("error: no CUDA GPU here") and len(told.err.splitlines()) == 1
+
+
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
-def test_without_a_gpu_make_ends_with_2_and_one_line():
-    ended = subprocess.run(["make", "gpu"], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    lines = [line for line in ended.stderr.splitlines() if not line.startswith("make")]
+def test_make_names_what_is_missing_in_one_line_with_its_command(without):
+    env = without("pydantic", "tqdm")
+    ended = subprocess.run(["make", "gpu"], cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 2 and ended.stdout == ""
-    assert len(lines) == 1 and lines[0].startswith("error: no CUDA GPU here")
-
-
-def test_what_is_missing_is_named_in_one_line_with_its_command(without):
-    ended = subprocess.run(command(), cwd=ROOT, env=without("pydantic", "tqdm"), capture_output=True, text=True)
-    assert ended.returncode == 2 and ended.stdout == ""
-    (line,) = ended.stderr.splitlines()
+    (line,) = [line for line in ended.stderr.splitlines() if not line.startswith("make")]
     assert (
         line.startswith("error: missing here: pydantic>=2.14, tqdm; ")
         and "-m pip install 'pydantic>=2.14' 'tqdm'" in line
@@ -88,37 +104,66 @@ def test_what_is_missing_is_named_in_one_line_with_its_command(without):
         (["--device", "cpu", "--tiny", "--out", ROOT / "results" / "reference" / "mine"], "outside results/reference"),
     ],
 )
-def test_a_rehearsal_never_counts_as_measured(arguments, said, monkeypatch, capsys):
-    from benchmarks.gpu.__main__ import main
-
-    monkeypatch.setattr(sys, "argv", ["gpu", *map(str, arguments)])
-    assert main() == 2
+def test_a_rehearsal_never_counts_as_measured(arguments, said, gpu_command, capsys):
+    assert gpu_command(*arguments) == 2
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("more", [(), ("--list",)])
+def test_a_folder_that_cannot_be_written_to_is_named_in_one_line(more, gpu_command, capsys):
+    assert gpu_command("--device", "cpu", "--tiny", "--out", "/dev/null/x", *more) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and len(told.err.splitlines()) == 1
+    assert told.err.startswith("error: cannot write to /dev/null/x: ") and "--out=" in told.err
+
+
+@pytest.mark.parametrize(
+    ("code", "minutes", "said", "ended"),
+    [
+        (0, 9, "", 0),
+        (run_part.SKIPPED, 9, "", 0),
+        (1, 9, "failed with exit code 1", 1),
+        (None, 9, "out of time", 1),
+        (0, 0, "left out", 1),
+    ],
+)
+def test_the_exit_code_tells_whether_a_part_has_no_answer(
+    code, minutes, said, ended, gpu_command, monkeypatch, capsys, tmp_path
+):
+    monkeypatch.setattr(__main__, "_run_one", lambda *given: code)
+    given = ("--device", "cpu", "--tiny", "--out", tmp_path, "--minutes", minutes)
+    assert gpu_command(*given, "--part", "overlap", "--part", "tests") == ended
+    lines = capsys.readouterr().out.splitlines()
+    for name in ("overlap", "tests"):  # the one that fails keeps no other from running
+        assert not said or any(line.startswith(f"{name}: {said}") for line in lines)
+
+
 @pytest.mark.slow
-def test_a_killed_part_goes_on_without_ray_hydra_or_mlflow(tmp_path, without):
+def test_a_killed_part_goes_on_without_ray_hydra_or_mlflow(tmp_path, without, gpu_command, monkeypatch, capfd):
     out = tmp_path / "out"
-    given = command("--device", "cpu", "--tiny", "--part", "train_kraken", "--out", out)
-    env = without(*BLOCKED) | {"OMP_NUM_THREADS": "1"}
-    first = subprocess.Popen(given, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
+    given = ("--device", "cpu", "--tiny", "--part", "train_kraken", "--out", out)
+    command = [sys.executable, "-m", "benchmarks.gpu", *map(str, given)]
+    env = without(*BLOCKED, more=HANGING) | {"OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    first = subprocess.Popen(command, cwd=ROOT, env=env, **pipes)
     deadline = time.monotonic() + 120
-    while not list(out.glob("unfinished/train_kraken-*/run/checkpoints/step-*")):
+    while not list(out.glob("unfinished/train_kraken-*/run/checkpoints/step-*5")):
         assert first.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
     first.send_signal(signal.SIGKILL)
-    first.communicate()
-    assert not list(out.glob("*.json"))
-    ended = subprocess.run(given, cwd=ROOT, env=env, capture_output=True, text=True, timeout=200)
-    assert ended.returncode == 0, ended.stderr
+    _, errors = first.communicate(timeout=60)  # it ends when the part, which holds the other ends, has ended too
+    assert errors == "" and not list(out.glob("*.json"))
+    for name, value in (without(*BLOCKED) | {"OMP_NUM_THREADS": "1"}).items():
+        monkeypatch.setenv(name, value)
+    assert gpu_command(*given) == 0
     body = json.loads((out / "train_kraken.json").read_text())
     assert [point["step"] for point in body["curve"]] == [5, 10, 15, 20]
     assert body["rehearsal"] and "was interrupted and went on from a checkpoint" in body["notes"]
     assert {"commit", "versions", "device"} <= body["provenance"].keys()
-    assert "ray" not in ended.stderr and not list(out.glob("unfinished/train_kraken-*"))
+    assert "ray" not in capfd.readouterr().err and not list(out.glob("unfinished/train_kraken-*"))
     before = (out / "train_kraken.json").stat().st_mtime_ns
-    again = subprocess.run(given, cwd=ROOT, env=env, capture_output=True, text=True, timeout=100)
-    assert again.returncode == 0 and "train_kraken: there already" in again.stdout
+    assert gpu_command(*given) == 0
+    assert "train_kraken: there already" in capfd.readouterr().out
     assert (out / "train_kraken.json").stat().st_mtime_ns == before
 
 
@@ -195,7 +240,7 @@ def test_a_run_that_outgrows_the_memory_goes_on_with_half_the_micro_batch(place,
 
 
 def test_a_slow_device_accumulates_less(place, tiny, monkeypatch, tmp_path):
-    monkeypatch.setattr(training, "_try", lambda *given: (128 * 20 * 3 / training.STEPPING_S, 1.5))
+    monkeypatch.setattr(training, "_try", lambda *given: (32 * 20 * 3 / training.STEPPING_S, 1.5))
     choice = training._choice("standard_124m", place, tiny, tmp_path)
     assert (choice.micro_batch_size, choice.global_batch_size, choice.compile_s) == (2, 2, 1.5)
 
@@ -204,10 +249,10 @@ class KilledError(Exception):
     """Stands for kill -9."""
 
 
-@pytest.fixture
-def here(monkeypatch):
-    """The runs of the resume part in this process; `after` is called with every job that ended."""
-    after = []
+@pytest.fixture(scope="module")
+def in_this_process():
+    """The runs of the resume part in this process, and their names as they end."""
+    ended = []
 
     def in_process(job, device, kernels, killed_at):
         def report(values):
@@ -218,16 +263,29 @@ def here(monkeypatch):
             train(job, training.Worker(device=device), report)
         except KilledError:
             assert resume._checkpoints(job)[-1].name.endswith(f"{killed_at}")
-        for one in after:
-            one(job, killed_at)
+        ended.append(job.run_folder.parent.name)
 
-    monkeypatch.setattr(resume, "_in_process", in_process)
-    return after
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # made before the fixture of every test that does the same
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(resume, "_in_process", in_process)
+        yield ended
+    torch.set_num_threads(before)
 
 
-def test_resume_compares_bit_for_bit(place, tiny, here, tmp_path):
+@pytest.fixture(scope="module")
+def compared(in_this_process, tmp_path_factory):
+    """A folder in which the resume part ran, and what it found."""
+    folder = tmp_path_factory.mktemp("resume")
+    place = Place(torch.device("cpu"), True, folder / "out", folder / "unfinished")
     part = BY_NAME["resume"]
-    found = part.run(part, place, tiny, tmp_path)
+    found = part.run(part, place, settings.tiny(settings.read()), folder)
+    assert in_this_process == ["whole", "killed", "killed"]
+    return folder, found
+
+
+def test_resume_compares_bit_for_bit(compared):
+    _, found = compared
     assert {one.name: one.value for one in found.figures} == {
         "losses identical": 1,
         "weights and moments identical": 1,
@@ -236,23 +294,40 @@ def test_resume_compares_bit_for_bit(place, tiny, here, tmp_path):
     }
 
 
-def test_resume_sees_one_bit_of_one_moment_and_a_lost_step(place, tiny, here, tmp_path):
-    def tamper(job, killed_at):
-        if job.run_folder.parent.name == "whole":
-            path = next(resume._checkpoints(job)[-1].glob("optimizer*.safetensors"))
-            tensors = load_file(path)
-            key = sorted(tensors)[0]
-            tensors[key].view(-1)[0].nextafter_(torch.tensor(torch.inf))
-            save_file(tensors, path)
-
-    here.append(tamper)
-    losses, weights = resume._compare(tiny, place, tmp_path, "only")
+def test_resume_sees_one_bit_of_one_moment_and_a_lost_step(compared, in_this_process, place, tiny, tmp_path):
+    shutil.copytree(compared[0] / "only", tmp_path / "only")
+    job = resume._job(tiny, place, tmp_path / "only" / "whole")
+    path = next(resume._checkpoints(job)[-1].glob("optimizer*.safetensors"))
+    tensors = load_file(path)
+    tensors[min(tensors)].view(-1)[0].nextafter_(torch.tensor(torch.inf))
+    save_file(tensors, path)
+    in_this_process.clear()
+    losses, weights = resume._compare(tiny, place, tmp_path / "only", "only")
     assert losses == 0 and 0 < weights < 1e-6
-    job = resume._job(tiny, place, tmp_path / "whole")
+    assert "whole" not in in_this_process  # it went through in one go before
     log = job.run_folder / "log.jsonl"
     log.write_text("".join(line for line in log.read_text().splitlines(True) if '"step": 12,' not in line))
     with pytest.raises(RunError, match="each of 20 steps"):
         resume._loss_difference(job, job)
+
+
+def test_a_broken_resume_is_seen_where_the_run_left_alone_was_interrupted(
+    in_this_process, place, tiny, monkeypatch, tmp_path
+):
+    real = TrainingState.restore_moments
+    zeros = defaultdict(lambda: torch.zeros(()))
+    monkeypatch.setattr(TrainingState, "restore_moments", lambda self, moments: real(self, zeros))
+    monkeypatch.setattr(resume, "STEPS", 6)
+    monkeypatch.setattr(resume, "KILLED_AT", 3)
+    resume._in_process(resume._job(tiny, place, tmp_path / "whole"), place.device, "only", killed_at=3)
+    losses, tensors = resume._compare(tiny, place, tmp_path, "only")
+    assert losses > 0 and tensors > 0
+
+
+def test_a_run_killed_without_a_checkpoint_shows_nothing(place, tiny, monkeypatch, tmp_path):
+    monkeypatch.setattr(resume, "_in_process", lambda *given, **killed_at: None)
+    with pytest.raises(RunError, match="no checkpoint to resume from"):
+        resume._compare(tiny, place, tmp_path, "only")
 
 
 def test_overlap_is_what_waiting_costs_less_what_is_left(place, tiny, monkeypatch, tmp_path):
@@ -273,6 +348,7 @@ def test_overlap_is_what_waiting_costs_less_what_is_left(place, tiny, monkeypatc
 
 def test_ttft_is_kept_size_by_size(place, tiny, monkeypatch, tmp_path):
     part = BY_NAME["ttft_tp4"]
+    tiny = tiny.model_copy(update={"benchmark": tiny.benchmark.model_copy(update={"contexts": [128]})})
     measured = []
     real = ttft.one_rank.measure
 
@@ -305,20 +381,29 @@ def test_every_test_for_gpus_is_found():
     assert {"test_communicators.py", "test_ttft_gpus.py"} <= found
 
 
-def test_outcomes_of_marked_tests_are_counted_and_named(place, tiny, monkeypatch, tmp_path):
+def test_outcomes_of_marked_tests_are_counted_and_one_that_fails_keeps_no_answer(place, tiny, monkeypatch, tmp_path):
     marks = "import pytest\npytestmark = pytest.mark.gpu\n"
-    tests = "def test_a(): pass\ndef test_b(): assert 0, 'wrong sum'\ndef test_c(): pytest.skip('one GPU')\n"
+    good = "def test_a(): pass\ndef test_c(): pytest.skip('one GPU')\n"
     path = tmp_path / "test_some.py"
-    path.write_text(marks + tests)
     monkeypatch.setattr(marked, "test_files", lambda: [path])
     monkeypatch.setattr(marked, "ROOT", tmp_path)
-    found = marked._run(BY_NAME["tests"], place, tiny, tmp_path)
-    assert [(one.name, one.value) for one in found.figures] == [("passed", 1), ("failed", 1), ("skipped", 1)]
-    failure, skipped = found.notes
-    assert "test_b" in failure and "wrong sum" in failure and "one GPU" in skipped
+    part = replace(BY_NAME["tests"], settings=lambda given: {})
+    path.write_text(marks + good + "def test_b(): assert 0, 'wrong sum'\n")
+    with pytest.raises(
+        RunError, match=r"passed: 1, failure: 1, error: 0, skipped: 1.*\n.*one GPU\n.*test_b.*wrong sum"
+    ):
+        run_part.run(part, place, tiny)
+    path.write_text(marks + "@pytest.fixture\ndef gone():\n    yield\n    assert 0\ndef test_d(gone): pass\n")
+    with pytest.raises(RunError, match="error: 1") as failed:
+        run_part.run(part, place, tiny)
+    assert failed.value.exit_code == 1 and part.any_result(place.results) is None
+    path.write_text(marks + good)
+    found = run_part.run(part, place, tiny)
+    assert [(one.name, one.value) for one in found.figures] == [("passed", 1), ("skipped", 1)]
+    assert len(found.notes) == 1 and "one GPU" in found.notes[0]
     path.unlink()
     with pytest.raises(RunError, match="ran no test"):
-        marked._run(BY_NAME["tests"], place, tiny, tmp_path)
+        marked._run(part, place, tiny, tmp_path)
 
 
 def test_docs_show_what_results_hold():

@@ -1,6 +1,5 @@
 """The checkpoint of another run that a run begins with (training.branch_from)."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,8 @@ class Branch:
 
     folder: Path
     step: int
+    skipped: int  # steps left out, their gradients being no numbers
+    tokens: int  # tokens seen
     fingerprint: str  # of the run that took the steps
     sha256: dict[str, str]  # of its files
     model: dict[str, Any] | None  # the model's identity, where it is known
@@ -36,8 +37,9 @@ class Branch:
         folder = next(reversed(checkpoint.checkpoints(named)), named).resolve()
         try:
             body = files.read_json(folder / checkpoint.STATE)
-            found = cls(folder, body["step"], body["fingerprint"], dict(body["sha256"]), body.get("model"))
-        except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError):
+            position = (body["step"], body["skipped"], body["tokens"])
+            found = cls(folder, *position, body["fingerprint"], checkpoint.hashes_of(body), body.get("model"))
+        except (OSError, *checkpoint.UNREADABLE):
             raise CheckpointError(
                 f"{key}: no checkpoint there; must be the folder of one, as runs/<scale>/<run>/checkpoints/step-…, "
                 "or the folder of a run, whose newest is taken"
@@ -50,7 +52,7 @@ class Branch:
     @property
     def digest(self) -> str:
         """12 hex digits that name the content."""
-        return provenance.fingerprint(self.step, self.sha256)
+        return provenance.fingerprint(self.step, self.skipped, self.tokens, self.sha256)
 
     def check(self, model: ModelConfig, training: TrainingConfig) -> None:
         """Raise CheckpointError where this model cannot go on from here, or has no step left to take."""
@@ -74,5 +76,5 @@ class Branch:
     def _model_of_its_run(self) -> dict[str, Any] | None:
         try:
             return dict(files.read_json(self.folder.parent.parent / RUN)["model"])
-        except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError):
+        except (OSError, *checkpoint.UNREADABLE):
             return None

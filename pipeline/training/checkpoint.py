@@ -5,7 +5,7 @@ parts together for its own layout, which may be another one.
 """
 
 import contextlib
-import json
+import re
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -27,6 +27,8 @@ from pipeline.training.state import MOMENTS, TrainingState
 KEEP = 2
 STATE = "state.json"
 KINDS = ("model", "optimizer")
+NAME = re.compile("step-[0-9]{9}")
+UNREADABLE = (KeyError, TypeError, AttributeError, ValueError)  # how JSON that is damaged, or other JSON, shows itself
 POLL_S = 0.05
 
 
@@ -91,12 +93,13 @@ def commit(
 ) -> Path | None:
     """Once all parts are written, make them `checkpoints/step-…`, on the disk whole or not at all, and drop older ones.
 
-    The `keep` newest stay, and those of steps that are `milestones`. None where `abandoned` says, while waiting for
-    another rank's part, that none will come. Raises OutputError where nothing can be written; what was there stays.
+    The `keep` newest stay, and for good those of steps that are `milestones`, or were when they were written. None
+    where `abandoned` says, while waiting for another rank's part, that none will come. Raises OutputError where nothing
+    can be written; what was there stays.
     """
     step, layout = taken.body["step"], taken.body["layout"]
     temporary, folder = _unfinished(run_folder, step), _folder(run_folder, step)
-    parts = [_part(rank, one) for rank in range(layout["tp_size"]) for one in range(layout["shards"])]
+    parts = _parts(layout)
     while not all((temporary / f"{part}.json").exists() for part in parts):
         if abandoned():
             return None
@@ -106,14 +109,16 @@ def commit(
         for part in parts:
             hashes |= files.read_json(temporary / f"{part}.json")
             (temporary / f"{part}.json").unlink()
-        files.write_json(temporary / STATE, {**taken.body, "sha256": hashes})
+        milestone = step in milestones or _is_milestone(folder)
+        files.write_json(temporary / STATE, {**taken.body, "milestone": milestone, "sha256": hashes})
         files.flush(temporary / STATE)
         if folder.exists():  # damaged, or this step would not have been taken again
             shutil.rmtree(folder)
         temporary.replace(folder)
         files.flush(folder.parent)
-        for old in checkpoints(run_folder)[:-keep]:
-            if step_of(old) not in milestones:
+        usable = [one for one in checkpoints(run_folder) if step_of(one) <= step]  # later ones were passed over
+        for old in usable[:-keep]:
+            if step_of(old) not in milestones and not _is_milestone(old):
                 shutil.rmtree(old)
     return folder
 
@@ -129,11 +134,21 @@ def save(run_folder: Path, state: TrainingState) -> Path:
 
 def checkpoints(run_folder: Path) -> list[Path]:
     """Finished checkpoints of a run, oldest first."""
-    return sorted((run_folder / "checkpoints").glob("step-*"))
+    return sorted(one for one in (run_folder / "checkpoints").glob("step-*") if NAME.fullmatch(one.name))
 
 
 def step_of(folder: Path) -> int:
     return int(folder.name.split("-")[1])
+
+
+def hashes_of(body: dict[str, Any]) -> dict[str, str]:
+    """SHA-256 by file, as state.json says; raises one of UNREADABLE where one of the files has none."""
+    hashes = dict(body["sha256"])
+    for part in _parts(body["layout"]):
+        for kind in KINDS:
+            if _file(kind, part) not in hashes:
+                raise ValueError(f"{STATE} has no SHA-256 of {_file(kind, part)}")
+    return hashes
 
 
 def sweep(run_folder: Path) -> None:
@@ -188,8 +203,19 @@ def _part(tp_rank: int, piece: int) -> str:
     return f"{tp_rank}-{piece}"
 
 
+def _parts(layout: dict[str, Any]) -> list[str]:
+    return [_part(rank, piece) for rank in range(layout["tp_size"]) for piece in range(layout["shards"])]
+
+
 def _file(kind: str, part: str) -> str:
     return f"{kind}-{part}.safetensors"
+
+
+def _is_milestone(folder: Path) -> bool:
+    try:
+        return bool(files.read_json(folder / STATE).get("milestone"))
+    except (FileNotFoundError, *UNREADABLE):  # no run can go on from it
+        return False
 
 
 @contextlib.contextmanager
@@ -206,13 +232,15 @@ def _telling(folder: Path) -> Iterator[None]:
 def _reading(folder: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, SafetensorError, json.JSONDecodeError, KeyError, TypeError, RuntimeError) as error:
+    except (torch.OutOfMemoryError, torch.AcceleratorError):  # the device's fault, though a RuntimeError too
+        raise
+    except (OSError, SafetensorError, RuntimeError, *UNREADABLE) as error:
         raise _DamagedError(f"{folder} is damaged ({(str(error) or repr(error)).splitlines()[0]})") from None
 
 
 def _verify(folder: Path) -> None:
     with _reading(folder):
-        for name, expected in files.read_json(folder / STATE)["sha256"].items():
+        for name, expected in hashes_of(files.read_json(folder / STATE)).items():
             if files.sha256_of(folder / name) != expected:
                 raise _DamagedError(f"{folder} is damaged ({name} has other bytes than were written)")
 
@@ -224,6 +252,8 @@ def _load(folder: Path, state: TrainingState) -> None:
             raise CheckpointError(
                 f"{folder} belongs to another run: fingerprint {body['fingerprint']}, not {state.fingerprint}"
             )
+        if body["step"] != step_of(folder):
+            raise _DamagedError(f"{folder} is damaged ({STATE} is of step {body['step']})")
         parts = _Parts(folder, body["layout"], state, stack)
         with torch.no_grad():
             for name, target in state.named_weights().items():

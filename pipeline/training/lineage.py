@@ -3,7 +3,6 @@
 A run's folder is its own, whatever it begins with: files of checkpoints are linked, and each run thins its own.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -43,7 +42,7 @@ def begin(job: TrainingJob, say: Callable[[str], None]) -> None:
     if _extend(job, own, say) or branch is None:
         return
     try:
-        _take(job, own, branch.folder, branch.step)
+        _take(job, own, branch.folder, branch.step, branch.fingerprint)
     except _UnreadableError as error:
         raise CheckpointError(f"training.branch_from={job.training.branch_from}: {error}") from None
     say(f"branches from {branch.folder} at step {branch.step}")
@@ -118,8 +117,9 @@ def _extend(job: TrainingJob, own: dict[str, Any], say: Callable[[str], None]) -
     ]
     for folder, one in sorted(usable, key=lambda pair: pair[1].rank(pair[0], job.training), reverse=True):
         step = checkpoint.step_of(folder)
+        adopting = {**own, "adopted": {"fingerprint": one.fingerprint, "step": step}}
         try:
-            _take(job, {**own, "adopted": {"fingerprint": one.fingerprint, "step": step}}, folder, step, one.training)
+            _take(job, adopting, folder, step, one.fingerprint, one.training)
         except _UnreadableError as error:
             say(f"{error}; passed over")
             continue
@@ -138,11 +138,18 @@ def _extend(job: TrainingJob, own: dict[str, Any], say: Callable[[str], None]) -
 
 
 class _UnreadableError(Exception):
-    """A checkpoint that is damaged, or was thinned out by its run just now."""
+    """A checkpoint that is damaged or not what it should be, or was thinned out by its run just now."""
 
 
-def _take(job: TrainingJob, own: dict[str, Any], folder: Path, step: int, theirs: TrainingConfig | None = None) -> None:
-    """Make another run's checkpoint of `step` this run's, and run.json `own`.
+def _take(
+    job: TrainingJob,
+    own: dict[str, Any],
+    folder: Path,
+    step: int,
+    fingerprint: str,
+    theirs: TrainingConfig | None = None,
+) -> None:
+    """Make the checkpoint of `step` of another run, that of this `fingerprint`, this run's, and run.json `own`.
 
     With that run's settings, `theirs`, its log and validations come along as far as this run would have made the same.
     Without, they do not count here, nor do their seconds. The checkpoint comes last: before it stands, all can be
@@ -153,7 +160,14 @@ def _take(job: TrainingJob, own: dict[str, Any], folder: Path, step: int, theirs
         temporary.mkdir(parents=True)
         try:
             state = files.read_json(folder / checkpoint.STATE)
-            for name, expected in state["sha256"].items():
+            if (state["fingerprint"], state["step"]) != (fingerprint, step):
+                raise _UnreadableError(
+                    f"{folder} holds step {state['step']} of {state['fingerprint']}, not step {step} of {fingerprint}"
+                )
+            log = RunLog(run_folder).read() if theirs else []
+            if theirs and not any(one["kind"] == "train" and one["step"] <= step for one in log):
+                raise _UnreadableError(f"{folder} has no record of its steps in {RunLog(run_folder).path}")
+            for name, expected in checkpoint.hashes_of(state).items():
                 _link(folder / name, temporary / name)
                 if files.sha256_of(temporary / name) != expected:
                     raise _UnreadableError(f"{folder} is damaged ({name} has other bytes than were written)")
@@ -161,10 +175,9 @@ def _take(job: TrainingJob, own: dict[str, Any], folder: Path, step: int, theirs
                 one for one in state["validation"] if _is_noted(job.training, theirs, {"kind": "validation", **one})
             ]
             state["seconds"] = state["seconds"] if theirs else 0.0
-            log = RunLog(run_folder).read() if theirs else []
         except FileNotFoundError as error:
             raise _UnreadableError(f"{folder} is no longer whole ({Path(error.filename).name} is missing)") from None
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        except checkpoint.UNREADABLE as error:
             raise _UnreadableError(f"{folder} is damaged ({error})") from None
         kept = [one for one in log if one["step"] <= step and _is_noted(job.training, theirs, one)]
         state["fingerprint"] = job.fingerprint

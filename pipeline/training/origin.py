@@ -19,7 +19,7 @@ class Origin(TypedDict):
 def last_step(run_folder: Path) -> int:
     """The step of the newest checkpoint; 0 where there is none."""
     kept = checkpoint.checkpoints(run_folder)
-    return int(kept[-1].name.split("-")[1]) if kept else 0
+    return checkpoint.step_of(kept[-1]) if kept else 0
 
 
 def read(run_folder: Path) -> list[Origin]:

@@ -2,11 +2,12 @@
 
 import dataclasses
 import errno
+import functools
 import json
+import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 from pipeline import files
+from pipeline.compose import compose
+from pipeline.config import Config
+from pipeline.config.group import Group
 from pipeline.data import TokenData, TokenSampler
 from pipeline.errors import CheckpointError
 from pipeline.models import build_model
@@ -23,19 +27,21 @@ from pipeline.training import checkpoint, lineage, origin
 from pipeline.training import run as runs
 from pipeline.training.branch import Branch
 from pipeline.training.job import TrainingJob, Worker
+from pipeline.training.lock import run_lock
 from pipeline.training.log import RunLog
 from pipeline.training.loop import train
 from pipeline.training.optimizer import make_optimizer
 from pipeline.training.schedule import learning_rate
 from pipeline.training.state import TrainingState
+from stages import train as train_stage
+from stages.entry import launch
 from tests.token_folder import data_overrides, write_token_folder
-from tests.unit.test_training import TINY, KilledError, flip_a_bit, job, losses
-from tests.unit.test_training_run import HOLD
+from tests.unit.test_training import TINY, KilledError, flip_a_bit, losses
 
-ROOT = Path(__file__).resolve().parents[2]
 EVERY_4 = "cluster.checkpoint_interval=4"
 WSD = ("training.schedule=wsd", "training.decay_steps=4", EVERY_4)
 LONG = (*WSD, "training.steps=20")
+KEEP_ALL = "cluster.keep_checkpoints=9"
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +54,29 @@ def without_ray(monkeypatch):
     monkeypatch.setattr(runs.ray_launcher, "fit", lambda the_job, poll, say: train(the_job, Worker(), lambda _: None))
 
 
-def named(tokens: Path, root: Path, *changes: str, code: str = "code") -> TrainingJob:
+@functools.cache
+def tiny() -> Config:
+    """Composed once: that takes longer than a run."""
+    return compose(TINY)
+
+
+def changed(group: Group, name: str, changes: tuple[str, ...]) -> Group:
+    """The settings of `group` with those of `changes` that are its own, checked as ever."""
+    pairs = [change.removeprefix(f"{name}.").split("=") for change in changes if change.startswith(f"{name}.")]
+    found = {key: float(value) if "e-" in value else value if value.isalpha() else int(value) for key, value in pairs}
+    return type(group).model_validate({**dict(group), **found})
+
+
+def job(tokens: Path, root: Path, *changes: str, branch_from: Path | None = None) -> TrainingJob:
+    groups = {name: changed(getattr(tiny(), name), name, changes) for name in ("model", "training", "cluster")}
+    training = groups["training"].model_copy(update={"branch_from": branch_from and str(branch_from)})
+    root.mkdir(parents=True, exist_ok=True)
+    return TrainingJob(groups["model"], training, groups["cluster"], tokens, root, "a-fingerprint")
+
+
+def named(tokens: Path, root: Path, *changes: str, branch_from: Path | None = None, code: str = "code") -> TrainingJob:
     """The job of these settings in the folder that is theirs."""
-    the_job = job(tokens, root, *changes)
+    the_job = job(tokens, root, *changes, branch_from=branch_from)
     settings = {"model": the_job.model.identity(), "training": the_job.training.identity()}
     name = runs.identity(settings, tokens, {"code": code}, Branch.of(the_job.training))
     folder = root / f"{the_job.model.name}-{name}"
@@ -113,7 +139,7 @@ def test_the_end_of_a_plateau_is_kept_for_good(tokens, tmp_path):
     assert steps_of(short.run_folder) == [8, 12]
     longer = named(tokens, tmp_path, *LONG, *rarely)
     assert go(longer)[1][0] == f"extends {short.run_folder} from step 8"
-    assert steps_of(longer.run_folder) == [16, 20]
+    assert steps_of(longer.run_folder) == [8, 16, 20]  # 8 as well, though none of its own milestones
 
 
 def test_resume_of_an_extended_run_is_exact(tokens, tmp_path, monkeypatch):
@@ -212,6 +238,73 @@ def test_fault_a_damaged_sibling_is_passed_over(tokens, tmp_path):
     assert go(longer)[1] == []
 
 
+def test_fault_a_checkpoint_of_another_run_or_step_is_passed_over(tokens, tmp_path):
+    straight, _ = go(named(tokens, tmp_path / "straight", *LONG))
+    short, other = (named(tokens, tmp_path, *WSD, *more) for more in ([KEEP_ALL], ["training.seed=2"]))
+    go(short)
+    go(other)
+    four, eight, twelve = checkpoint.checkpoints(short.run_folder)
+    shutil.rmtree(eight)
+    shutil.copytree(other.run_folder / "checkpoints" / eight.name, eight)
+    longer = named(tokens, tmp_path, *LONG)
+    state, said = go(longer)
+    assert said[0] == f"{eight} holds step 8 of {other.fingerprint}, not step 8 of {short.fingerprint}; passed over"
+    assert said[1] == f"extends {short.run_folder} from step 4"
+    assert_same(state, straight)
+
+    for gone in (eight, twelve, longer.run_folder):
+        shutil.rmtree(gone)
+    four.rename(eight)
+    longer.run_folder.mkdir()
+    state, said = go(longer)
+    assert said == [f"{eight} holds step 4 of {short.fingerprint}, not step 8 of {short.fingerprint}; passed over"]
+    assert lineage.read(longer.run_folder)["adopted"] is None
+    assert_same(state, straight)
+
+
+def test_fault_a_sibling_without_hashes_is_passed_over(tokens, tmp_path):
+    short = named(tokens, tmp_path, *WSD)
+    go(short)
+    eight = short.run_folder / "checkpoints/step-000000008"
+    files.write_json(eight / "state.json", {**files.read_json(eight / "state.json"), "sha256": {}})
+    state, said = go(named(tokens, tmp_path, *LONG))
+    assert state.step == 20 and len(said) == 1
+    assert said[0].startswith(f"{eight} is damaged (state.json has no SHA-256 of model")
+
+
+def test_fault_a_sibling_whose_log_is_gone_is_passed_over(tokens, tmp_path):
+    """What extends it would have no curve of those steps."""
+    short, longer = named(tokens, tmp_path, *WSD), named(tokens, tmp_path, *LONG)
+    go(short)
+    log = RunLog(short.run_folder)
+    records = log.read()
+    log.replace([one for one in records if one["step"] > 8])
+    passed_over = f"{short.run_folder}/checkpoints/step-000000008 has no record of its steps in {log.path}; passed over"
+    assert go(longer)[1] == [passed_over]
+    assert len(losses(longer.run_folder)) == 20
+    shutil.rmtree(longer.run_folder)
+    longer.run_folder.mkdir()
+    log.path.unlink()
+    assert go(longer)[1] == [passed_over]
+    branched = named(tokens, tmp_path, *LONG, "training.seed=3", branch_from=short.run_folder)
+    assert go(branched)[1][0].startswith("branches from")  # which takes no log
+
+
+def test_fault_stray_folders_beside_checkpoints_are_none_of_them(tokens, tmp_path):
+    """In the folders of a run that can be extended, of one by other code, and of what is none."""
+    short, longer = named(tokens, tmp_path, *WSD), named(tokens, tmp_path, *LONG)
+    other_code = named(tokens, tmp_path, *LONG, code="changed")
+    go(short)
+    for folder in (short.run_folder, other_code.run_folder, longer.run_folder, tmp_path / "backup"):
+        (folder / "checkpoints/step-000000007.bak").mkdir(parents=True)
+    assert go(longer)[1][0] == f"extends {short.run_folder} from step 8"
+    assert go(named(tokens, tmp_path / "alone", *LONG))[1] == []
+    shutil.rmtree(short.run_folder)
+    shutil.rmtree(longer.run_folder)
+    longer.run_folder.mkdir()
+    assert go(longer)[1] == []
+
+
 def test_fault_a_checkpoint_that_its_run_thins_out_just_now(tokens, tmp_path, monkeypatch):
     """That run is going on: it holds its folder, which keeps nobody from linking what is there."""
     short = named(tokens, tmp_path, "cluster.keep_checkpoints=3", *WSD)
@@ -225,14 +318,9 @@ def test_fault_a_checkpoint_that_its_run_thins_out_just_now(tokens, tmp_path, mo
         link(source, target, **options)
 
     monkeypatch.setattr(os, "link", thinned)
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(short.run_folder)], stdout=subprocess.PIPE, text=True)
-    try:
-        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-        longer = named(tokens, tmp_path, *LONG)
+    longer = named(tokens, tmp_path, *LONG)
+    with run_lock(short.run_folder, 0):
         _, said = go(longer)
-    finally:
-        holder.kill()
-        holder.wait()
     assert said[0].startswith(f"{eight} is no longer whole (") and said[0].endswith("passed over")
     assert said[1] == f"extends {short.run_folder} from step 4"
     assert not list((longer.run_folder / "checkpoints").glob(".*"))
@@ -241,10 +329,9 @@ def test_fault_a_checkpoint_that_its_run_thins_out_just_now(tokens, tmp_path, mo
 def test_files_are_linked_and_copied_where_that_cannot_be(tokens, tmp_path, monkeypatch):
     short = named(tokens, tmp_path, *WSD)
     go(short)
-    keep_all = "cluster.keep_checkpoints=9"
     linked, copied = (
-        named(tokens, tmp_path, *LONG, keep_all),
-        named(tokens, tmp_path, *LONG, keep_all, "training.steps=21"),
+        named(tokens, tmp_path, *LONG, KEEP_ALL),
+        named(tokens, tmp_path, *LONG, KEEP_ALL, "training.steps=21"),
     )
     go(linked)
 
@@ -262,26 +349,25 @@ def test_files_are_linked_and_copied_where_that_cannot_be(tokens, tmp_path, monk
     assert inodes[0] == inodes[1] and not inodes[0] & inodes[2]
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from pipeline.training import lineage
-from tests.unit import test_extend
-
 class Dies:
-    def __init__(self, called, after): self.called, self.after = called, after
+    """Takes its process along, the `after`th time that it was called."""
+
+    def __init__(self, called, after):
+        self.called, self.after = called, after
+
     def __call__(self, *arguments):
         self.called(*arguments)
         self.after -= 1
         if not self.after:
             os.kill(os.getpid(), signal.SIGKILL)
 
-if sys.argv[3] == "linking":
-    lineage._link = Dies(lineage._link, 2)
-else:
-    lineage.origin.adopt = Dies(lineage.origin.adopt, 1)
-lineage.begin(test_extend.named(Path(sys.argv[1]), Path(sys.argv[2]), *test_extend.LONG), print)
-"""
+
+def begin_and_die(the_job: TrainingJob, moment: str) -> None:
+    if moment == "linking":
+        lineage._link = Dies(lineage._link, 2)
+    else:
+        origin.adopt = Dies(origin.adopt, 1)
+    lineage.begin(the_job, print)
 
 
 @pytest.mark.parametrize("moment", ["linking", "last"])
@@ -289,9 +375,11 @@ def test_fault_killed_in_the_middle_of_taking_over(tokens, tmp_path, moment):
     straight, _ = go(named(tokens, tmp_path / "straight", *LONG))
     short = named(tokens, tmp_path / "both", *WSD)
     go(short)
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(tokens), str(tmp_path / "both"), moment], cwd=ROOT)
-    assert killed.returncode == -signal.SIGKILL
     long = named(tokens, tmp_path / "both", *LONG)
+    killed = multiprocessing.get_context("fork").Process(target=begin_and_die, args=(long, moment))
+    killed.start()
+    killed.join(60)
+    assert killed.exitcode == -signal.SIGKILL
     assert not checkpoint.checkpoints(long.run_folder) and list((long.run_folder / "checkpoints").glob(".step-*"))
     state, said = go(long)
     assert said[0] == f"extends {short.run_folder} from step 8"
@@ -305,7 +393,7 @@ def test_a_branch_goes_on_with_settings_of_its_own(tokens, tmp_path):
     go(first)
     at_8 = first.run_folder / "checkpoints/step-000000008"
     own = ("training.learning_rate=5e-4", "training.seed=3", "training.steps=14", "training.schedule=wsd")
-    branched = named(tokens, tmp_path, EVERY_4, *own, f"training.branch_from={at_8}")
+    branched = named(tokens, tmp_path, EVERY_4, *own, branch_from=at_8)
     state, said = go(branched)
     assert said == [f"branches from {at_8} at step 8", "resuming from step 8"]
 
@@ -347,32 +435,35 @@ def test_a_branch_is_known_by_its_content_and_can_be_extended(tokens, tmp_path):
     moved = tmp_path / "moved"
     shutil.copytree(first.run_folder, moved)
     (moved / "checkpoints/step-000000008").rename(moved / "checkpoints/backup")
-    here, there = (
-        named(tokens, tmp_path / "b", *WSD, "training.seed=3", "training.steps=20", f"training.branch_from={folder}")
-        for folder in (first.run_folder / "checkpoints/step-000000012", moved)
+    own = (*WSD, "training.seed=3", "training.steps=20")
+    here, there, other = (
+        named(tokens, tmp_path / "b", *own, branch_from=folder)
+        for folder in (first.run_folder / "checkpoints/step-000000012", moved, moved / "checkpoints/backup")
     )
-    assert here.fingerprint == there.fingerprint
-    other = named(
-        tokens,
-        tmp_path / "b",
-        *WSD,
-        "training.seed=3",
-        "training.steps=20",
-        f"training.branch_from={moved}/checkpoints/backup",
-    )
-    assert other.fingerprint != here.fingerprint
+    assert here.fingerprint == there.fingerprint != other.fingerprint
     assert go(other)[1][0] == f"branches from {moved}/checkpoints/backup at step 8"
     go(here)
-    longer = (*WSD, "training.seed=3", "training.steps=24", f"training.branch_from={moved}")
-    state, said = go(named(tokens, tmp_path / "b", *longer))
+    longer = (*own, "training.steps=24")
+    state, said = go(named(tokens, tmp_path / "b", *longer, branch_from=moved))
     assert said[0] == f"extends {here.run_folder} from step 16"
-    straight, said = go(named(tokens, tmp_path / "c", *longer))
+    straight, said = go(named(tokens, tmp_path / "c", *longer, branch_from=moved))
     assert said[0].startswith("branches from")
     assert_same(state, straight)
 
 
+def test_a_branch_is_known_by_its_position_too(tokens, tmp_path):
+    first = named(tokens, tmp_path, *WSD)
+    go(first)
+    path = checkpoint.checkpoints(first.run_folder)[-1] / "state.json"
+    body, found = files.read_json(path), set()
+    for change in ({}, {"skipped": 3}, {"tokens": 7}, {"step": 11}):
+        files.write_json(path, {**body, **change})
+        found.add(named(tokens, tmp_path, *LONG, "training.seed=3", branch_from=first.run_folder).fingerprint)
+    assert len(found) == 4
+
+
 def branch(tokens: Path, root: Path, origin_folder: Path, *changes: str) -> None:
-    the_job = job(tokens, root, *changes, f"training.branch_from={origin_folder}")
+    the_job = job(tokens, root, *changes, branch_from=origin_folder)
     found = Branch.of(the_job.training)
     assert found is not None
     found.check(the_job.model, the_job.training)
@@ -415,15 +506,16 @@ def test_fault_a_branch_whose_bytes_are_not_those_written(tokens, tmp_path):
     first = named(tokens, tmp_path, EVERY_4)
     go(first)
     flip_a_bit(next(first.run_folder.glob("checkpoints/step-000000012/model*")))
-    the_job = named(tokens, tmp_path, "training.steps=20", f"training.branch_from={first.run_folder}")
+    the_job = named(tokens, tmp_path, "training.steps=20", branch_from=first.run_folder)
     with pytest.raises(CheckpointError, match=r"branch_from=\S*: \S* is damaged \(model"):
         runs.run(the_job, lambda line: None, lambda records: None)
     assert not checkpoint.checkpoints(the_job.run_folder)
 
 
-def test_a_dry_run_says_what_is_wrong_with_a_branch(tokens, tmp_path):
+def test_a_dry_run_says_what_is_wrong_with_a_branch(tokens, tmp_path, monkeypatch, capsys):
     words = [*TINY, *data_overrides(tokens), f"paths.data={tokens.parent}", f"paths.runs={tmp_path}", "debug=dry_run"]
-    command = [sys.executable, "-m", "stages.train", *words, f"training.branch_from={tmp_path}/gone"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert f"training.branch_from={tmp_path}/gone: no checkpoint there" in done.stdout
+    monkeypatch.setattr(sys, "argv", ["train", *words, f"training.branch_from={tmp_path}/gone"])
+    code = launch(train_stage.run, "")
+    said = capsys.readouterr()
+    assert code == 2 and "Traceback" not in said.err
+    assert f"training.branch_from={tmp_path}/gone: no checkpoint there" in said.out

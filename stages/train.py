@@ -76,8 +76,8 @@ def run(work: "Work", log: "StageRun") -> None:
     files.check_replaceable(trained)
     for folder in (trained, work.result.parent):
         files.check_writable(folder.parent)
-    data = runs.check_before(job)
-    state = runs.run(job, lambda line: print(line, flush=True), lambda records: _log_records(log, records))
+    data = runs.check_before(job, _say)
+    state = runs.run(job, _say, lambda records: _log_records(log, records))
     commits = origin.read(job.run_folder)
     begun = lineage.read(job.run_folder)
     made_by = {  # those that took the steps, whoever publishes them
@@ -102,6 +102,10 @@ def run(work: "Work", log: "StageRun") -> None:
         f"{config.model.name}: validation loss {found.val_loss_nats:.4f} nats after {state.tokens:,} tokens "
         f"(unigram model {found.unigram_loss_nats:.4f}), {found.tokens_per_s_median:,.0f} tokens/s; {trained}"
     )
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _csv(curve: list[dict[str, float]]) -> str:

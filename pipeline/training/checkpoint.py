@@ -157,6 +157,15 @@ def sweep(run_folder: Path) -> None:
         shutil.rmtree(left, ignore_errors=True)
 
 
+def set_aside_damaged(run_folder: Path, step: int) -> None:
+    """Rename what is newer than `step`, the newest that is whole, to damaged-…: those steps will be taken again."""
+    for folder in checkpoints(run_folder):
+        if step_of(folder) > step:
+            aside = folder.with_name(f"damaged-{folder.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.replace(aside)
+
+
 def restore_latest(run_folder: Path, state: TrainingState, say: Callable[[str], None] = lambda line: None) -> int:
     """Load the newest checkpoint that is whole into `state`; returns its step, 0 where there is none.
 

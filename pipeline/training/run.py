@@ -23,7 +23,6 @@ from pipeline.training.state import TrainingState
 
 TRACKED = "tracked.json"  # the last step that the tracker has
 LOCK_WAIT_S = 20.0  # workers of a driver that was killed just now are still ending
-BYTES_PER_PARAMETER = 12 * checkpoint.KEEP + 16  # two checkpoints with moments, one being written, the model
 
 
 def identity(settings: dict[str, Any], data_folder: Path, code: dict[str, str], branch: Branch | None = None) -> str:
@@ -38,9 +37,10 @@ def identity(settings: dict[str, Any], data_folder: Path, code: dict[str, str], 
     return f"{provenance.fingerprint(settings, tokens)}-{provenance.fingerprint(code)[:8]}"
 
 
-def check_before(job: TrainingJob) -> TokenData:
+def check_before(job: TrainingJob, say: Callable[[str], None] = lambda line: None) -> TokenData:
     """Everything that can be known to be wrong before any worker starts; opens and verifies the data.
 
+    A damaged checkpoint that is passed over is said, and set aside.
     Raises DataError, MissingRequirementError, OutputError or CheckpointError.
     """
     ray_launcher.check_resources(job.cluster)
@@ -56,14 +56,18 @@ def check_before(job: TrainingJob) -> TokenData:
         raise DataError(
             f"{job.data_folder}: the validation split has {data.val.tokens} tokens; raise data.val_fraction"
         )
-    there = sum(path.stat().st_size for path in (job.run_folder / "checkpoints").rglob("*") if path.is_file())
-    needed = BYTES_PER_PARAMETER * count.parameters(job.model) - there  # older checkpoints make room for new ones
+    kept = checkpoint.checkpoints(job.run_folder)  # make room for new ones
+    there = sum(path.stat().st_size for folder in kept for path in folder.iterdir())
+    per_parameter = 12 * job.cluster.keep_checkpoints + 16  # checkpoints with moments, one being written, the model
+    needed = per_parameter * count.parameters(job.model) - there
     files.check_writable(job.run_folder, max(0, needed), hint="paths.runs")
     with run_lock(job.run_folder, LOCK_WAIT_S):
         checkpoint.sweep(job.run_folder)
         branch = Branch.of(job.training)
         if checkpoint.checkpoints(job.run_folder):
-            checkpoint.restore_latest(job.run_folder, _empty_state(job))
+            checkpoint.set_aside_damaged(
+                job.run_folder, checkpoint.restore_latest(job.run_folder, _empty_state(job), say)
+            )
         elif branch:
             branch.check(job.model, job.training)
     return data
@@ -74,7 +78,7 @@ def run(job: TrainingJob, show: Callable[[str], None], on_records: Callable[[lis
 
     `show` gets a line a record, `on_records` the records in batches while training goes on.
     """
-    state = _finished(job, show)
+    state = _finished(job)
     if state is not None:
         _Follower(job, show, on_records).catch_up()  # what a tracker has missed
     else:
@@ -176,12 +180,12 @@ def _empty_state(job: TrainingJob) -> TrainingState:
     return TrainingState(model, make_optimizer(model, job.training), job.fingerprint)
 
 
-def _finished(job: TrainingJob, say: Callable[[str], None] = lambda line: None) -> TrainingState | None:
+def _finished(job: TrainingJob) -> TrainingState | None:
     """The run's last state where it has taken all its steps."""
     if not checkpoint.checkpoints(job.run_folder):
         return None
     state = _empty_state(job)
-    checkpoint.restore_latest(job.run_folder, state, say)
+    checkpoint.restore_latest(job.run_folder, state)
     return state if state.step >= job.training.steps else None
 
 

@@ -134,6 +134,21 @@ def test_what_cannot_run_is_said_before_work(tokens, tmp_path, changes, error, t
     assert isinstance(caught.value, PipelineError) and caught.value.exit_code == 2
 
 
+def test_fault_a_damaged_checkpoint_is_said_and_set_aside(tokens, tmp_path):
+    """The commits of its steps, and the step a resume begins at, are then those of the one before."""
+    the_job = job(tokens, tmp_path)
+    for step in (6, 8):
+        state = runs._empty_state(the_job)
+        state.step = state.skipped = step
+        checkpoint.save(tmp_path, state)
+    newest = checkpoint.checkpoints(tmp_path)[-1]
+    (newest / "model-0-0.safetensors").write_bytes(b"")
+    said: list[str] = []
+    runs.check_before(the_job, said.append)
+    assert len(said) == 1 and "step-000000008 is damaged" in said[0] and "going on from step 6" in said[0]
+    assert origin.last_step(tmp_path) == 6 and (newest.parent / f"damaged-{newest.name}").is_dir()
+
+
 def test_workers_share_all_cores_evenly():
     cluster = compose(["cluster.num_workers=4", "cluster.micro_batch_size=1", "training.global_batch_size=4"]).cluster
     check_resources(cluster)  # four workers on fewer cores get a part of one each

@@ -105,7 +105,9 @@ class _Run:
         is_skipped = "windows" in record
         if not is_skipped:
             self.unlogged = (self.state.step, record)
-        elif self.worker.rank == 0:
+        elif self.state.step == self.job.training.steps:
+            self.write_log()  # of a step before this one: a follower takes records in the order of their steps
+        if is_skipped and self.worker.rank == 0:
             odd = {key: str(record[key]) for key in ("loss_nats", "gradient_norm")}  # JSON knows no NaN
             self.log.append({"kind": "skipped", "step": self.state.step, **odd, "windows": record["windows"]})
         return record["loss_nats"], is_skipped

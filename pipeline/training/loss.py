@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from pipeline.communication import LOCAL, Communicator
 from pipeline.models import Transformer
@@ -49,7 +50,8 @@ def summed_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, scale:
     weight's gradient.
     """
     device = hidden.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+    lowered = torch.is_autocast_enabled(device) and hidden.dtype != torch.float64  # which autocast leaves alone
+    dtype = torch.get_autocast_dtype(device) if lowered else hidden.dtype
     with torch.autocast(device, enabled=False):
         if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
             loss: Tensor = _SummedCrossEntropy.apply(hidden, weight, targets, scale, dtype)  # type: ignore[no-untyped-call]
@@ -67,6 +69,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *above: Tensor) -> tuple[Tensor | None, ...]:
         return *(None if each is None else _scaled(each, above[0]) for each in ctx.saved_tensors), None, None, None
 

@@ -5,6 +5,7 @@ import logging
 import os
 import secrets
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ START_ATTEMPTS = 3
 GOES_ON = "the same command goes on from the last checkpoint"
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+os.environ["RAY_TRAIN_V2_ENABLED"] = "1"
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # how late Ray sees that workers have ended
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S", "10")  # a worker that has stopped never answers
@@ -193,10 +194,16 @@ def start(cluster: ClusterConfig) -> None:
     the environment of this process and of those it starts. Raises MissingRequirementError where no cluster answers or
     it is too small.
     """
-    if not cluster.ray_address and not _heads:
+    if not cluster.ray_address:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray's name for "the node's address is 127.0.0.1"
-        os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"] = "token", secrets.token_hex(32)
-    import ray  # reads both
+        os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"] = "token", _token
+        if "ray" in sys.modules and not _started:
+            raise RunError(
+                "ray was imported in this process before training was to start it, and has read its settings already: "
+                "import pipeline.training.ray_launcher first and call its start(), or give cluster.ray_address"
+            )
+        _started.append(True)
+    import ray  # reads them once a process
 
     if not ray.is_initialized():
         _connect(cluster)
@@ -209,31 +216,50 @@ def _connect(cluster: ClusterConfig) -> None:
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     local: dict[str, Any] = {} if cluster.ray_address else {"num_cpus": usable_cores()}
-    for attempt in range(1, START_ATTEMPTS + 1):
+    attempts = 1 if cluster.ray_address else START_ATTEMPTS
+    for attempt in range(1, attempts + 1):
         try:
-            ray.init(
-                address=cluster.ray_address or "local",
-                include_dashboard=None if cluster.ray_address else cluster.ray_dashboard,
-                logging_level="warning",
-                log_to_driver=False,
-                configure_logging=True,
-                **local,
-            )
+            with _one_arena():
+                ray.init(
+                    address=cluster.ray_address or "local",
+                    include_dashboard=None if cluster.ray_address else cluster.ray_dashboard,
+                    logging_level="warning",
+                    log_to_driver=False,
+                    configure_logging=True,
+                    **local,
+                )
             break
-        except ConnectionError as error:
-            raise MissingRequirementError(
-                f"cluster.ray_address={cluster.ray_address}: no Ray cluster answers there ({error}); "
-                "start one with `ray start --head`, give its token as RAY_AUTH_TOKEN, or leave the address out"
-            ) from error
         except Exception as error:  # Ray gives a node 30 s to come up, which a busy machine exceeds
             ray.shutdown()
-            if attempt == START_ATTEMPTS:
+            if cluster.ray_address:
+                raise MissingRequirementError(
+                    f"cluster.ray_address={cluster.ray_address}: no Ray cluster answers there ({_last_line(error)}); "
+                    "start one with `ray start --head`, give its token as RAY_AUTH_TOKEN, or leave the address out"
+                ) from error
+            if attempt == attempts:
                 raise RunError(f"Ray did not start: {_last_line(error)} Is this machine very busy?") from error
     if not cluster.ray_address:
-        _heads.extend(one for one in psutil.Process().children() if one.name() == HEAD)
+        for child in psutil.Process().children():
+            with contextlib.suppress(psutil.Error):
+                if child.name() == HEAD and child.status() != psutil.STATUS_ZOMBIE:
+                    _heads.append(child)
 
 
-_heads: list[psutil.Process] = []  # one, where this process has started Ray
+@contextlib.contextmanager
+def _one_arena() -> Iterator[None]:
+    """Ray trains in a thread of its workers, whose memory glibc would keep apart, in pieces no larger than 64 MiB."""
+    before = os.environ.get("MALLOC_ARENA_MAX")
+    os.environ.setdefault("MALLOC_ARENA_MAX", "1")  # for what Ray starts
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["MALLOC_ARENA_MAX"]
+
+
+_token = secrets.token_hex(32)  # Ray reads it once a process
+_started: list[bool] = []  # whether this process has started Ray before
+_heads: list[psutil.Process] = []  # one, where the Ray that this process has started runs
 
 
 def shutdown() -> None:

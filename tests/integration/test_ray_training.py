@@ -167,3 +167,25 @@ def test_what_is_missing_is_found_before_ray_starts(tokens, tmp_path):
     assert done.returncode == 2 and "nowhere" in done.stderr
     assert time.monotonic() - started < 60
     assert not (tmp_path / "runs").exists()
+
+
+def test_ray_starts_twice_in_a_process_and_in_one_arena():
+    """Ray keeps the first token; a training thread finds freed memory again only where there is one arena."""
+    code = (
+        "import os; from pipeline.compose import compose; from pipeline.training import ray_launcher as launcher\n"
+        "cluster = compose(['model=demo_standard']).cluster\n"
+        "launcher.start(cluster); launcher.shutdown(); launcher.start(cluster)\n"
+        "import ray; print('arenas', ray.get(ray.remote(lambda: os.environ['MALLOC_ARENA_MAX']).remote()))\n"
+        "assert 'MALLOC_ARENA_MAX' not in os.environ; launcher.shutdown()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0 and "arenas 1" in done.stdout, done.stderr[-2000:]
+
+
+def test_fault_ray_imported_first_is_one_message():
+    code = (
+        "import ray; from pipeline.compose import compose; from pipeline.training import ray_launcher\n"
+        "ray_launcher.start(compose(['model=demo_standard']).cluster)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert "RunError: ray was imported in this process before" in done.stderr

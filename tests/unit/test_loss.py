@@ -142,3 +142,18 @@ def test_a_gradient_that_nobody_wants_is_not_computed():
     with Sizes() as sizes:
         summed_cross_entropy(hidden, weight.detach(), targets).backward()
     assert sum("mm" in operation for operation in sizes.operations) == 2 * 64 / ROWS_A_CHUNK
+
+
+def test_a_second_derivative_is_refused():
+    hidden, weight = torch.randn(4, 8, requires_grad=True), torch.randn(16, 8)
+    loss = summed_cross_entropy(hidden, weight, torch.arange(4)) ** 2
+    (gradient,) = torch.autograd.grad(loss, hidden, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.square().sum().backward()
+
+
+def test_autocast_leaves_float64_alone():
+    hidden, weight, targets = torch.randn(4, 8).double(), torch.randn(16, 8).double(), torch.arange(4)
+    plain = summed_cross_entropy(hidden, weight, targets)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(summed_cross_entropy(hidden, weight, targets), plain) and plain.dtype == torch.float64

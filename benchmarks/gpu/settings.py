@@ -3,7 +3,6 @@
 python -m benchmarks.gpu.settings        # compose settings.json again after a change in conf/ (needs Hydra)
 """
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from pipeline.config.hardware import HardwareConfig
 from pipeline.config.model import ModelConfig
 from pipeline.config.training import TrainingConfig
 from pipeline.errors import ConfigError
+from pipeline.training.throughput import sheet_of
 
 FILE = Path(__file__).with_name("settings.json")
 TRAINED = ("standard_124m", "kraken_124m_4way", "parallel_124m")
@@ -51,8 +51,9 @@ class Settings(Group):
 
     def hardware_of(self, device_name: str) -> HardwareConfig:
         """The data sheet of this device, or the A100's for one that has none here."""
-        named = [one for one in self.hardware.values() if re.search(rf"\b{one.cuda_name}\b", device_name)]
-        return max(named, key=lambda one: len(one.cuda_name or ""), default=self.hardware["a100_40gb_nvswitch"])
+        by_name = {one.cuda_name: one for one in self.hardware.values() if one.cuda_name is not None}
+        name = sheet_of(device_name, by_name)
+        return self.hardware["a100_40gb_nvswitch"] if name is None else by_name[name]
 
 
 def read() -> Settings:

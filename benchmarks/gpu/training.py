@@ -25,6 +25,7 @@ from pipeline.provenance import fingerprint
 from pipeline.training.job import TrainingJob, Worker
 from pipeline.training.log import LogTail, RunLog, text_line
 from pipeline.training.loop import train
+from pipeline.training.loss import CHUNK_BYTES
 from pipeline.training.throughput import peak_flops
 
 TRIAL_STEPS = 5  # the first one compiles
@@ -142,7 +143,8 @@ def _figures(part: Part, job: TrainingJob, choice: Choice, records: list[dict[st
     """Medians over the log lines but the first, which holds the compilation or its reading back."""
     rate = statistics.median(record["tokens_per_s"] for record in records[1:] or records)
     losses = [record["loss_nats"] for record in records]
-    planned = count.training_memory_bytes(job.model, choice.micro_batch_size, job.training.precision)
+    chunk = CHUNK_BYTES[place.device.type]
+    planned = count.training_memory_bytes(job.model, choice.micro_batch_size, job.training.precision, chunk)
     peak = peak_flops(place.name, job.training.precision, job.device_flops)
     figures = [
         part.figure("tokens a second", rate),

@@ -56,7 +56,7 @@ def branched(config: Config) -> list[Path]:
     named = config.training.branch_from
     if named is None:
         return []
-    newest = sorted(Path(named).glob("checkpoints/step-*"))[-1:]
+    newest = sorted(Path(named).glob(f"checkpoints/step-{'[0-9]' * 9}"))[-1:]
     return [one for one in newest or [Path(named)] if one.is_dir()]
 
 

@@ -82,9 +82,9 @@ def training_memory_bytes(
     config: ModelConfig,
     micro_batch_size: int,
     precision: str,
+    logits_bytes: int,
     tp_size: int = 1,
     state_shards: int = 1,
-    logits_bytes: int = 512 << 20,
 ) -> int:
     """A rank's memory: weights, gradients and AdamW's two moments in float32, plus what the backward pass keeps.
 

@@ -4,14 +4,11 @@ import contextlib
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor, Shard
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.communication import LOCAL, Communicator
@@ -23,6 +20,10 @@ from pipeline.models.placement import WHOLE, Placement, has_ways
 from pipeline.models.shard import rule_of, shard_state
 from pipeline.training.job import Worker
 
+if TYPE_CHECKING:  # these take a second to import, and only ranks with others need them
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.tensor import Shard
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -32,13 +33,15 @@ class Layout:
     dp_size: int = 1
     placement: Placement = WHOLE
     fsdp: bool = False
-    mesh: DeviceMesh | None = None  # (dp, tp); None where one process trains alone
+    mesh: "DeviceMesh | None" = None  # (dp, tp); None where one process trains alone
 
     @classmethod
     def of(cls, worker: Worker, cluster: ClusterConfig) -> "Layout":
         """The layout of `worker`; makes the process groups, so all ranks must call it."""
         if worker.world_size == 1:
             return cls()
+        from torch.distributed.device_mesh import init_device_mesh
+
         tp_size = cluster.tp_size
         dp_size = worker.world_size // tp_size
         mesh = init_device_mesh(worker.device.type, (dp_size, tp_size), mesh_dim_names=("dp", "tp"))
@@ -93,10 +96,13 @@ def wrap(module: nn.Module, model: Transformer, layout: Layout) -> nn.Module:
     if not layout.fsdp:
         group = layout.mesh.get_group("dp")
         return DistributedDataParallel(module, process_group=group, gradient_as_bucket_view=True)
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+    from torch.distributed.tensor import Shard
+
     mesh = layout.mesh["dp"]
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # no forward writes into a stream
 
-    def placed(parameter: nn.Parameter) -> Shard:
+    def placed(parameter: nn.Parameter) -> "Shard":
         return Shard(shard_dim(tuple(parameter.shape), layout.dp_size))
 
     for block in model.blocks:
@@ -115,8 +121,8 @@ def shard_dim(shape: tuple[int, ...], shards: int) -> int:
 @contextlib.contextmanager
 def syncing(module: nn.Module, wanted: bool) -> Iterator[None]:
     """Whether the backward in here averages gradients over the copies."""
-    if isinstance(module, FSDPModule):
-        module.set_requires_gradient_sync(wanted)
+    if hasattr(module, "set_requires_gradient_sync"):  # FSDP's
+        module.set_requires_gradient_sync(wanted)  # type: ignore[operator]
     elif isinstance(module, DistributedDataParallel) and not wanted:
         with module.no_sync():
             yield
@@ -126,7 +132,7 @@ def syncing(module: nn.Module, wanted: bool) -> Iterator[None]:
 
 def local(tensor: Tensor) -> Tensor:
     """What of a tensor lies on this rank."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return cast(Tensor, tensor.to_local()) if hasattr(tensor, "to_local") else tensor
 
 
 class Gradients:

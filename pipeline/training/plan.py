@@ -51,9 +51,9 @@ class TrainingPlan:
             cluster.num_workers,
             cluster.tp_size,
             count.training_memory_bytes(
-                *(config.model, cluster.micro_batch_size, training.precision, cluster.tp_size),
+                *(config.model, cluster.micro_batch_size, training.precision, CHUNK_BYTES[cluster.device]),
+                tp_size=cluster.tp_size,
                 state_shards=cluster.num_workers if cluster.fsdp else 1,
-                logits_bytes=CHUNK_BYTES[cluster.device],
             ),
             hours,
             config.model.recipe.published_a100_hours if config.scale.name == "paper" else None,

@@ -3,7 +3,7 @@
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -11,12 +11,17 @@ from pipeline.config.model import ModelConfig
 from pipeline.models import count
 
 
-def peak_flops(device_name: str, precision: str, device_flops: Mapping[str, float]) -> float | None:
-    """The device's rate by the longest of its names, or None where it is unknown or the precision is not bfloat16."""
-    if precision != "bfloat16" or "Laptop" in device_name:  # a laptop's card is another one under the same name
+def sheet_of(device_name: str, names: Iterable[str]) -> str | None:
+    """The longest of `names` that torch's name of a device has as words; None where it has none, as laptops' cards."""
+    if "Laptop" in device_name:  # another card under the same name
         return None
-    named = [name for name in device_flops if re.search(rf"\b{re.escape(name)}\b", device_name)]
-    return device_flops[max(named, key=len)] if named else None
+    return max((name for name in names if re.search(rf"\b{re.escape(name)}\b", device_name)), key=len, default=None)
+
+
+def peak_flops(device_name: str, precision: str, device_flops: Mapping[str, float]) -> float | None:
+    """The device's rate by its name, or None where it is unknown or the precision is not bfloat16."""
+    name = sheet_of(device_name, device_flops)
+    return None if name is None or precision != "bfloat16" else device_flops[name]
 
 
 class Throughput:

@@ -1,7 +1,10 @@
 """Clipping inside the fused kernel against torch's own, and memory that comes back."""
 
+import os
 import resource
+import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -11,6 +14,8 @@ from pipeline.compose import compose
 from pipeline.models import build_model
 from pipeline.training.allocator import kept_memory
 from pipeline.training.optimizer import clip, make_optimizer
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def model_with_gradients(scale: float):
@@ -38,17 +43,36 @@ def test_a_clipped_step_is_torchs_own(scale, limit):
             torch.testing.assert_close(mine.state[one][moment], his.state[other][moment], rtol=2e-6, atol=1e-12)
 
 
+def faults() -> int:
+    """Page faults of four tensors of 64 MiB, one after the other."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        torch.ones(16 << 20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc")
 def test_kept_memory_is_used_again_and_given_back():
-    def use() -> int:
-        """Page faults of four tensors of 64 MiB, one after the other."""
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        for _ in range(4):
-            torch.ones(16 << 20)
-        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
     with kept_memory():
-        use()
-        assert use() < 100
+        faults()
+        assert faults() < 100
         inside = psutil.Process().memory_info().rss
     assert inside - psutil.Process().memory_info().rss > 60 << 20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc")
+def test_a_thread_has_kept_memory_where_there_is_one_arena():
+    """Ray trains in a thread, and starts its workers with this variable."""
+    code = (
+        "import threading; from pipeline.training.allocator import kept_memory\n"
+        "from tests.unit.test_optimizer import faults\n"
+        "def run():\n"
+        "    with kept_memory(): print(*[faults() for _ in range(4)])\n"
+        "thread = threading.Thread(target=run); thread.start(); thread.join()"
+    )
+    last = {}
+    for arenas in ("1", "8"):
+        environment = {**os.environ, "MALLOC_ARENA_MAX": arenas}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment)
+        last[arenas] = int(done.stdout.split()[-1])
+    assert last["1"] < 100 < 10_000 < last["8"]  # the first one or two calls find their memory

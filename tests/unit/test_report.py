@@ -1,58 +1,24 @@
-"""The report from result files of the pipeline's own writers: it shows what they hold and nothing else."""
+"""The report of a whole run, from result files of the pipeline's own writers: what they hold and nothing else."""
 
 import csv
 import json
 import re
 from html.parser import HTMLParser
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pipeline import files
-from pipeline.compose import compose, model_config
-from pipeline.errors import PipelineError
-from pipeline.experiment.places import place
-from pipeline.projection.grid import project
-from pipeline.projection.hardware import Hardware
-from pipeline.report import style, summary
-from pipeline.report.build import DEMO, make_figures, make_tables, write_report
+from pipeline.report import summary
+from pipeline.report.build import DEMO, write_report
 from pipeline.report.inputs import DEMO as DEMO_LABEL
-from pipeline.report.inputs import Inputs, ordered, read_inputs
-from pipeline.report.table import Column, Table, is_measured
-from pipeline.results import BASELINE, BOUND, KINDS, Result, TtftResult, write
-from pipeline.results.headline import headline
-from pipeline.results.tasks import against_published
-from pipeline.results.ttft import NO_LINK, PARTS
+from pipeline.report.table import is_measured
+from pipeline.results import BASELINE, KINDS, write
+from pipeline.results.ttft import NO_LINK
 from tests.unit import result_files
+from tests.unit.report_inputs import PAPERS, put, read
 from tests.unit.result_files import settings
 
 MODELLED = "measured compute, modelled communication"
-PAPERS = "projection-a100_40gb_nvswitch-ttft_paper.json"
-
-
-def put(root: Path, name: str, result: Result) -> None:
-    write(root / "results" / "demo" / name, result, result_files.PROVENANCE)
-
-
-def read(root: Path, scale: str = "demo", order: tuple[str, ...] = ()) -> Inputs:
-    return read_inputs(root / "results", root / "engines", scale, list(order))
-
-
-def tables(root: Path, scale: str = "demo") -> dict[str, Table]:
-    """Tables by name, without the page and the figures, which take seconds."""
-    return {table.name: table for table in make_tables(read(root, scale), compose([]).reference)}
-
-
-def renamed(result: Any, **names: str) -> Any:
-    """A result whose architectures are called otherwise, its headline made again as its writer makes it."""
-
-    def named(rows: list[Any]) -> list[Any]:
-        return [row.model_copy(update={"architecture": names.get(row.architecture, row.architecture)}) for row in rows]
-
-    lists = ("rows", "timelines", *(["breakdown"] if isinstance(result, TtftResult) else ["link_sweep"]))
-    changed = result.model_copy(update={name: named(getattr(result, name)) for name in lists})
-    return changed.model_copy(update={"headline": headline(changed.rows)})
 
 
 @pytest.fixture(scope="module")
@@ -127,73 +93,6 @@ def test_compute_alone_is_no_time_to_first_token(written):
     assert f"Over standard, {MODELLED}" in body["tables"]["ttft_ttft_one_rank"]["verdict"]
 
 
-def test_an_overridden_projection_is_never_the_papers(tmp_path):
-    put(tmp_path, PAPERS, result_files.projection(tmp_path))
-    config = settings(tmp_path, "benchmark=ttft_paper", "hardware.link_bandwidth=3.2e10")
-    (path,) = place("projection", config)
-    assert "~" in path.name
-    few = config.benchmark.model_copy(update={"shapes": config.benchmark.shapes[:1], "contexts": [128]})
-    slower = project(few, Hardware.from_config(config.hardware), model_config)
-    write(path, slower, result_files.PROVENANCE)
-    inputs = read(tmp_path)
-    found = {table.name: table for table in make_tables(inputs, config.reference)}
-    name = path.stem.removeprefix("projection-")
-    assert found[f"projection_{name}"].title == f"Projection: {name}, settings overridden"
-    projected = [row for row in found["table6"].rows if row["kind"] == "projected"]
-    papers = {row.projected_ms for row in inputs.projections["a100_40gb_nvswitch-ttft_paper"].rows}
-    assert len(projected) == 1 and projected[0]["kraken_ms"] in papers
-    sources = {
-        row["geomean_speedup"]: row["source"] for row in found["speedups"].rows if row["architecture"] == "kraken"
-    }
-    assert sources[next(one.geomean_speedup for one in slower.headline.all if one.architecture == "kraken")] == (
-        f"{name}, settings overridden"
-    )
-    (tmp_path / "results" / "demo" / PAPERS).unlink()
-    put(tmp_path, PAPERS.replace("ttft_paper", "ttft_paper~0a1b2c"), result_files.projection(tmp_path))
-    assert "table6" not in tables(tmp_path)
-    # nor is one under the plain name that nothing published was held against
-    put(tmp_path, PAPERS, slower)
-    assert "table6" not in tables(tmp_path)
-
-
-def test_an_architecture_unknown_here_is_drawn_and_listed_everywhere(tmp_path):
-    names = {"ladder": "brand_new"}
-    put(tmp_path, "ttft-ttft_demo.json", renamed(result_files.ttft(tmp_path), **names))
-    put(tmp_path, PAPERS, renamed(result_files.projection(tmp_path), **names))
-    named = {"architecture": "brand_new", "model": "mine"}
-    mine = result_files.perplexity(tmp_path, "demo_kraken_4way").model_copy(update=named)
-    put(tmp_path, "mine/perplexity.json", mine)
-    inputs, reference = read(tmp_path), compose([]).reference
-    found = make_tables(inputs, reference)
-    for table in found:
-        assert any("brand_new_ms" in row or row.get("architecture") == "brand_new" for row in table.rows), table.name
-    assert "brand_new +" in next(table.verdict for table in found if table.name == "ttft_ttft_demo")
-    drawn = {figure.name: figure.svg.decode() for figure in make_figures(inputs, reference, found)}
-    shade = inputs.colours["brand_new"]
-    assert {"speedup_link_ttft_demo", "link_sweep_a100_40gb_nvswitch-ttft_paper", "perplexity"} < set(drawn)
-    for name, svg in drawn.items():
-        if name in ("published_speedups", "scatter_a100_40gb_nvswitch-ttft_paper"):  # of what the paper published
-            continue
-        assert "brand new" in svg or name == "perplexity", name
-        assert shade in svg or name.startswith(("breakdown", "timeline")), name  # those colour kinds of work
-
-
-def test_colours_are_told_apart_and_do_not_depend_on_order():
-    names = [f"new_{index}" for index in range(10)]
-    found = style.colours([*names, "kraken"])
-    assert len(set(found.values())) == len(found) == 14
-    assert style.colours([*reversed(names), *names]) == found
-    assert {BASELINE, BOUND} < set(found)
-    assert set(PARTS) == set(style.PARTS)
-
-
-def test_order_of_display():
-    assert ordered([BOUND, "zebra", "kraken", "apple", "standard", "zebra"]) == [
-        *("standard", "kraken", "zebra", "apple"),
-        BOUND,
-    ]
-
-
 def test_a_demo_is_labelled(written):
     root, body = written
     assert body["demo"] == DEMO
@@ -244,23 +143,6 @@ def test_verdicts_say_what_the_numbers_do(written):
     assert "neither confirm nor refute" in body["tables"]["table6"]["verdict"]
 
 
-def test_a_real_difference_is_called_one(tmp_path):
-    for model, loss in (("demo_standard", 4.1), ("demo_kraken_4way", 3.5)):
-        put(tmp_path, f"{model}/perplexity.json", result_files.perplexity(tmp_path, model, loss_nats=loss))
-    verdict = tables(tmp_path)["perplexity"].verdict
-    assert "demo_kraken_4way is better than demo_standard (-0.6000 ± 0.0283 nats)" in verdict
-
-
-def test_only_models_scored_alike_are_compared(tmp_path):
-    put(tmp_path, "demo_standard/perplexity.json", result_files.perplexity(tmp_path, "demo_standard"))
-    kraken = result_files.perplexity(tmp_path, "demo_kraken_4way")
-    put(tmp_path, "demo_kraken_4way/perplexity~0a1b2c.json", kraken)
-    put(tmp_path, "demo_kraken_4way/perplexity.json", kraken.model_copy(update={"data": "openwebtext"}))
-    rows = {row["model"]: row for row in tables(tmp_path)["perplexity"].rows if row["kind"] == "measured"}
-    assert set(rows) == {"demo_standard", "demo_kraken_4way", "demo_kraken_4way~0a1b2c"}
-    assert all(row["baseline"] is None for row in rows.values())
-
-
 def test_projections_stand_beside_published_and_measured_times(written):
     root, body = written
     rows = body["tables"]["table6"]["rows"]
@@ -271,141 +153,6 @@ def test_projections_stand_beside_published_and_measured_times(written):
     assert rows[1]["kraken_speedup"] == kraken["speedup"]
     measured = [row for row in rows if row["kind"] == "measured"]
     assert {row["size"] for row in measured} == {"demo"} and all(row["oversubscribed"] for row in measured)
-
-
-def test_what_is_the_same_in_all_rows_is_said_once():
-    columns = [Column("a", "A", fold=True), Column("b", "B", fold=True), Column("c", "C")]
-    rows = [{"kind": "measured", "a": 1, "b": value, "c": 3} for value in (1, 2)]
-    table = Table("t", "T", columns, rows)
-    assert [column.key for column in table.shown_columns] == ["b", "c"]
-    assert table.folded_sentence == "The same in all rows: a 1."
-
-
-def test_whole_validation_sets_are_compared(tmp_path):
-    result = result_files.superglue(tmp_path, "demo_kraken_4way", data="full")
-    published = {"boolq": 50.0, "mean": 20.0}
-    compared = result.model_copy(update={"published": against_published(result, published, "Kraken 124M 4-way")})
-    put(tmp_path, "demo_kraken_4way/superglue_3shot.json", compared)
-    table = tables(tmp_path)["superglue_3shot"]
-    assert "differs from the paper's 20.00" in table.verdict and "Not comparable" not in table.verdict
-    assert table.rows[0]["published_mean"] == 20.0
-
-
-def test_missing_inputs_name_their_commands(tmp_path):
-    put(tmp_path, "demo_standard/perplexity.json", result_files.perplexity(tmp_path, "demo_standard"))
-    body = write_report(settings(tmp_path), "f")
-    commands = {item["what"]: item["command"] for item in body["missing"]}
-    assert set(commands) == {"training", "SuperGLUE", "engines", "measured TTFT", "projected TTFT"}
-    assert commands["projected TTFT"] == "python -m stages.project_ttft benchmark=ttft_paper scale=demo"
-    assert set(body["tables"]) == {"models", "perplexity"}
-    page = (tmp_path / "report" / "index.html").read_text()
-    assert all(command in page for command in commands.values())
-
-
-def test_results_without_a_baseline_are_compared_with_the_first_model(tmp_path):
-    for model in ("demo_kraken_4way", "demo_parallel", "demo_standard"):  # the baseline scored last
-        put(tmp_path, f"{model}/superglue_3shot.json", result_files.superglue(tmp_path, model))
-    rows = tables(tmp_path)["superglue_3shot_differences"].rows
-    assert {(row["model"], row["baseline"]) for row in rows} == {
-        ("demo_kraken_4way", "demo_standard"),
-        ("demo_parallel", "demo_standard"),
-    }
-
-
-def test_nothing_at_all_is_an_error(tmp_path):
-    with pytest.raises(PipelineError, match="nothing to report") as caught:
-        write_report(settings(tmp_path), "f")
-    assert caught.value.exit_code == 2
-    assert not (tmp_path / "report").exists()
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "says"),
-    [
-        ("demo_parallel/training.json", "{", "damaged"),
-        ("demo_parallel/training.json", '{"schema_name": "training", "schema_version": 99}', "training 99"),
-        ("demo_parallel/training.json", '{"schema_name": "training", "schema_version": 3}', "damaged"),
-        ("demo_parallel/odd.json", '{"tasks": {}}', "no schema"),
-        ("ttft-ttft_demo.json", '{"rows": []}', "no schema"),
-        ("odd.json", "{}", "no kind of result"),
-    ],
-)
-def test_a_file_that_is_no_result_is_one_line_and_left_out(tmp_path, name, text, says):
-    put(tmp_path, "demo_standard/training.json", result_files.training(tmp_path, "demo_standard"))
-    files.write_text(tmp_path / "results" / "demo" / name, text)
-    body = write_report(settings(tmp_path), "f")
-    (fault,) = body["faults"]
-    assert name in fault and says in fault and "\n" not in fault
-    assert [row["model"] for row in body["tables"]["training"]["rows"]] == ["demo_standard"]
-    assert fault in summary(body)
-    assert says in (tmp_path / "report" / "index.html").read_text()
-
-
-def test_a_result_of_another_scale_is_left_out(tmp_path):
-    put(tmp_path, "demo_standard/training.json", result_files.training(tmp_path, "demo_standard"))
-    put(tmp_path, "ttft-ttft_demo.json", result_files.ttft(tmp_path, scale="paper", links=("loopback",)))
-    inputs = read(tmp_path)
-    assert not inputs.ttft and "is of scale paper, not demo" in inputs.faults[0]
-
-
-def test_engines_and_training_of_another_scale_are_left_out(tmp_path):
-    result_files.write_all(tmp_path, "demo")
-    (tmp_path / "results" / "demo").rename(tmp_path / "results" / "small_gpu")
-    timed = result_files.ttft(tmp_path, scale="small_gpu", links=("loopback",))
-    write(tmp_path / "results/small_gpu/ttft-ttft_demo.json", timed, result_files.PROVENANCE)
-    inputs = read(tmp_path, "small_gpu")
-    assert not inputs.engines and not inputs.training and list(inputs.ttft) == ["ttft_demo"]
-    assert any("training.json is of scale demo, not small_gpu" in fault for fault in inputs.faults)
-    assert not any("engine.json" in fault for fault in inputs.faults)
-
-
-def test_a_result_in_the_place_of_another_is_left_out(tmp_path):
-    scored = result_files.superglue(tmp_path, "demo_standard")
-    timed = result_files.ttft(tmp_path, links=("loopback",))
-    put(tmp_path, "demo_standard/superglue_3shot.json", scored)
-    put(tmp_path, "demo_parallel/superglue_3shot.json", scored)
-    put(tmp_path, "demo_standard/superglue_0shot.json", scored)
-    put(tmp_path, "demo_parallel/training.json", result_files.training(tmp_path, "demo_standard"))
-    put(tmp_path, "ttft-ttft_cpu.json", timed)
-    put(tmp_path, "ttft-ttft_demo-sweep.json", timed)
-    put(tmp_path, "projection-h100_sxm-ttft_paper.json", result_files.projection(tmp_path))
-    overridden = result_files.PROVENANCE | {"file": "demo/ttft-ttft_demo~0a1b2c.json"}
-    write(tmp_path / "results/demo/ttft-ttft_demo.json", timed, overridden)  # renamed by hand
-    write(tmp_path / "results/demo/ttft-ttft_demo~0a1b2c.json", timed, overridden)
-    inputs = read(tmp_path)
-    assert set(inputs.ttft) == {"ttft_demo-sweep", "ttft_demo~0a1b2c"} and not inputs.projections
-    assert {name: list(scored) for name, scored in inputs.tasks.items()} == {"superglue_3shot": ["demo_standard"]}
-    text = "\n".join(inputs.faults)
-    assert len(inputs.faults) == 6 and not inputs.training
-    for says in (
-        "demo_parallel/superglue_3shot.json is of model demo_standard",
-        "superglue_0shot.json is of evaluation superglue_3shot",
-        "ttft-ttft_cpu.json is of benchmark ttft_demo",
-        "is of hardware a100_40gb_nvswitch and benchmark ttft_paper",
-        "ttft-ttft_demo.json was written as demo/ttft-ttft_demo~0a1b2c.json",
-    ):
-        assert says in text
-
-
-def test_a_projected_row_among_measured_ones_is_a_fault(tmp_path):
-    put(tmp_path, "demo_standard/training.json", result_files.training(tmp_path, "demo_standard"))
-    timed = result_files.ttft(tmp_path, links=("loopback",))
-    projected = timed.rows[0].model_copy(update={"kind": "projected"})
-    put(tmp_path, "ttft-ttft_demo.json", timed.model_copy(update={"rows": [projected, *timed.rows[1:]]}))
-    inputs = read(tmp_path)
-    assert not inputs.ttft and "has a row of kind projected" in inputs.faults[0]
-
-
-def test_a_row_of_an_unknown_kind_is_a_fault(tmp_path):
-    put(tmp_path, "ttft-ttft_demo.json", result_files.ttft(tmp_path, links=("loopback",)))
-    path = tmp_path / "results" / "demo" / "ttft-ttft_demo.json"
-    body = files.read_json(path)
-    body["rows"][0]["kind"] = "guessed"
-    files.write_json(path, body)
-    put(tmp_path, PAPERS, result_files.projection(tmp_path))
-    inputs = read(tmp_path)
-    assert not inputs.ttft and len(inputs.projections) == 1
-    assert [("kind" in fault, str(path) in fault) for fault in inputs.faults] == [(True, True)]
 
 
 class Loads(HTMLParser):
@@ -490,16 +237,3 @@ def test_summary_shows_scores_of_overridden_settings(tmp_path):
     body = write_report(settings(tmp_path), "f")
     (table,) = [table for name, table in body["tables"].items() if name == "superglue_3shot~0a1b2c"]
     assert f"\n{table['title']} (measured)" in summary(body) and body["faults"] == []
-
-
-def test_a_row_must_say_where_it_comes_from():
-    with pytest.raises(ValueError, match="without a kind"):
-        Table("t", "T", [Column("a", "A")], [{"a": 1}])
-
-
-def test_cells_are_written_with_errors_and_no_added_digits():
-    column = Column("x", "X", "%", "number", 3, "e")
-    assert column.text({"kind": "measured", "x": 1.23456, "e": 0.1}) == "1.235 ± 0.100"
-    assert column.text({"kind": "quoted", "x": 60.0}) == "60.0"
-    assert column.text({"kind": "measured"}) == "–"
-    assert Column("x", "X", "", "signed_percent", 1).text({"kind": "measured", "x": -0.0321}) == "-3.2%"

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.activations import ACT2FN
 
 from benchmarks.gpt2_export import to_gpt2
 from pipeline.models import Transformer
@@ -28,14 +29,24 @@ class WholeLogits(nn.Module):
 
 
 class HuggingFace(nn.Module):
-    """transformers' GPT-2 with the weights of our standard model."""
+    """transformers' GPT-2 with the weights of our standard model, as it is published: its GELU takes several passes."""
+
+    activation = "gelu_new"
 
     def __init__(self, model: Transformer) -> None:
         super().__init__()
         self.gpt2 = to_gpt2(model).train()
+        for block in self.gpt2.transformer.h:
+            block.mlp.act = ACT2FN[self.activation]
 
     def forward(self, windows: Tensor, share: float) -> Tensor:
         return mean_loss(self.gpt2(windows[:, :-1], use_cache=False).logits, windows) * share
+
+
+class HuggingFaceOneKernel(HuggingFace):
+    """The same with torch's own kernel of the same GELU."""
+
+    activation = "gelu_pytorch_tanh"
 
 
 class LoopOverWays(nn.Module):
@@ -59,7 +70,7 @@ class LoopOverWays(nn.Module):
         embedded = self.wte(tokens) + self.wpe.weight[: tokens.shape[1]]  # (B, T, d)
         streams = [embedded] * len(self.layers[0])
         for index, ways in enumerate(self.layers):
-            total = sum(streams) if index else None
+            total = sum(streams[1:], start=streams[0]) if index else None
             streams = [way(x, total) for way, x in zip(ways, streams, strict=True)]
         hidden = self.ln_f(self.concat(torch.cat(streams, dim=-1)))
         return mean_loss(F.linear(hidden, self.wte.weight), windows) * share

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4
 # what glibc's own thresholds grow to when large blocks are freed: once an option is set they grow no more
 DEFAULTS = {M_TRIM_THRESHOLD: 64 << 20, M_TOP_PAD: 128 << 10, M_MMAP_THRESHOLD: 32 << 20, M_MMAP_MAX: 65536}
-KEPT = {M_TRIM_THRESHOLD: (1 << 31) - 1, M_TOP_PAD: 64 << 20, M_MMAP_MAX: 0}
+KEPT = {M_TRIM_THRESHOLD: -1, M_TOP_PAD: 64 << 20, M_MMAP_MAX: 0}  # -1: never trimmed
 
 
 @contextlib.contextmanager

@@ -61,6 +61,22 @@ def test_kept_memory_is_used_again_and_given_back():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc")
+@pytest.mark.skipif(psutil.virtual_memory().available < 4e9, reason="takes 2.5 GB")
+def test_more_than_two_gib_are_kept():
+    """A larger threshold than an int's most would be needed; none at all is."""
+
+    def use() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        tensors = [torch.ones(64 << 20) for _ in range(10)]
+        del tensors
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    with kept_memory():
+        use()
+        assert use() < 1000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc")
 def test_a_thread_has_kept_memory_where_there_is_one_arena():
     """Ray trains in a thread, and starts its workers with this variable."""
     code = (

@@ -16,14 +16,14 @@ from benchmarks.gpu.place import Place
 from benchmarks.gpu.settings import Settings
 from benchmarks.gpu.training import make_job
 from pipeline.errors import RunError
+from pipeline.training import checkpoint
 from pipeline.training.job import TrainingJob, Worker
 from pipeline.training.log import RunLog
 from pipeline.training.loop import train
 
 MODEL = "kraken_124m_4way"
-Kernels = Literal[
-    "only", "preferred", "free"
-]  # deterministic ones: nothing else, where there are any, whatever is fast
+# deterministic ones: nothing else, where there are any, whatever is fast
+Kernels = Literal["only", "preferred", "free"]
 STEPS, KILLED_AT = 20, 10
 GLOBAL_BATCH = 16  # in two micro-batches
 CHECKPOINT_WAIT_S = 60.0
@@ -82,9 +82,9 @@ def _compare(settings: Settings, place: Place, folder: Path, kernels: Kernels) -
         _in_process(whole, place.device, kernels, killed_at=0)
         unbroken.touch()
     killed = _job(settings, place, folder / "killed")
-    if not _checkpoints(killed):  # else this part was interrupted behind it
+    if not checkpoint.checkpoints(killed.run_folder):  # else this part was interrupted behind it
         _in_process(killed, place.device, kernels, killed_at=KILLED_AT)
-    if not _checkpoints(killed):
+    if not checkpoint.checkpoints(killed.run_folder):
         raise RunError(f"{killed.run_folder}: no checkpoint to resume from at step {KILLED_AT}")
     _in_process(killed, place.device, kernels, killed_at=0)
     return _loss_difference(whole, killed), _tensor_difference(whole, killed)
@@ -120,15 +120,11 @@ def _train(job: TrainingJob, device: str, kernels: Kernels, killed_at: int) -> N
     def report(values: dict[str, float]) -> None:
         if killed_at and values["step"] >= killed_at:
             deadline = time.monotonic() + CHECKPOINT_WAIT_S
-            while not _checkpoints(job) and time.monotonic() < deadline:  # written by a thread
+            while not checkpoint.checkpoints(job.run_folder) and time.monotonic() < deadline:  # written by a thread
                 time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGKILL)
 
     train(job, Worker(device=torch.device(device)), report)
-
-
-def _checkpoints(job: TrainingJob) -> list[Path]:
-    return sorted((job.run_folder / "checkpoints").glob("step-*"))
 
 
 def _loss_difference(whole: TrainingJob, killed: TrainingJob) -> float:
@@ -144,7 +140,7 @@ def _loss_difference(whole: TrainingJob, killed: TrainingJob) -> float:
 
 def _tensor_difference(whole: TrainingJob, killed: TrainingJob) -> float:
     """Over all tensors of the last checkpoints."""
-    ours, theirs = (_checkpoints(job)[-1] for job in (whole, killed))
+    ours, theirs = (checkpoint.checkpoints(job.run_folder)[-1] for job in (whole, killed))
     names = sorted(path.name for path in ours.glob("*.safetensors"))
     if not names or names != sorted(path.name for path in theirs.glob("*.safetensors")):
         raise RunError(f"{ours} and {theirs} do not hold the same files")

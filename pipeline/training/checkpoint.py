@@ -98,7 +98,7 @@ def commit(
     can be written; what was there stays.
     """
     step, layout = taken.body["step"], taken.body["layout"]
-    temporary, folder = _unfinished(run_folder, step), _folder(run_folder, step)
+    temporary, folder = _unfinished(run_folder, step), folder_of(run_folder, step)
     parts = _parts(layout)
     while not all((temporary / f"{part}.json").exists() for part in parts):
         if abandoned():
@@ -135,6 +135,10 @@ def save(run_folder: Path, state: TrainingState) -> Path:
 def checkpoints(run_folder: Path) -> list[Path]:
     """Finished checkpoints of a run, oldest first."""
     return sorted(one for one in (run_folder / "checkpoints").glob("step-*") if NAME.fullmatch(one.name))
+
+
+def folder_of(run_folder: Path, step: int) -> Path:
+    return run_folder / "checkpoints" / f"step-{step:09d}"
 
 
 def step_of(folder: Path) -> int:
@@ -191,17 +195,13 @@ def restore_latest(run_folder: Path, state: TrainingState, say: Callable[[str], 
 def restore(run_folder: Path, step: int, state: TrainingState) -> None:
     """Load the checkpoint of this very step; raises CheckpointError where it is not there whole."""
     try:
-        _load(_folder(run_folder, step), state)
+        _load(folder_of(run_folder, step), state)
     except _DamagedError as error:
         raise CheckpointError(str(error)) from None
 
 
 class _DamagedError(Exception):
     """A checkpoint that cannot be read, or whose bytes are not those that were written."""
-
-
-def _folder(run_folder: Path, step: int) -> Path:
-    return run_folder / "checkpoints" / f"step-{step:09d}"
 
 
 def _unfinished(run_folder: Path, step: int) -> Path:

@@ -155,7 +155,7 @@ def _take(
     Without, they do not count here, nor do their seconds. The checkpoint comes last: before it stands, all can be
     done again.
     """
-    run_folder, target = folder.parent.parent, job.run_folder / "checkpoints" / f"step-{step:09d}"  # by any name there
+    run_folder, target = folder.parent.parent, checkpoint.folder_of(job.run_folder, step)  # by any name there
     with files.atomic_path(target) as temporary:
         temporary.mkdir(parents=True)
         try:

@@ -33,9 +33,9 @@ LOCK_WAIT_S = 60.0  # a killed driver's workers live some seconds longer
 def train(job: TrainingJob, worker: Worker, report: Callable[[dict[str, float]], None]) -> TrainingState:
     """Train to the end, from the newest checkpoint where there is one.
 
-    A file STOP in the run folder ends it early, behind a checkpoint. `report` is called on every rank after each
-    checkpoint. Raises NonFiniteError before a loss or gradient that is not finite can reach the weights, OutputError
-    where the run folder is in use or full, CheckpointError where ranks do not see the same folder.
+    A file STOP in the run folder ends it early, behind a checkpoint. `report` is called on every rank once a
+    checkpoint is begun. Raises NonFiniteError before a loss or gradient that is not finite can reach the weights,
+    OutputError where the run folder is in use or full, CheckpointError where ranks do not see the same folder.
     """
     memory = kept_memory() if worker.device.type == "cpu" else contextlib.nullcontext()
     with memory, _sole_writer(job.run_folder, worker):

@@ -16,6 +16,7 @@ from benchmarks.gpu.results import Figure, GpuResult
 from pipeline.benchmark.protocol import Rounds
 from pipeline.data import TokenData
 from pipeline.errors import RunError
+from pipeline.training import checkpoint
 from pipeline.training.loop import train
 from pipeline.training.state import TrainingState
 
@@ -127,7 +128,7 @@ def in_this_process():
         try:
             train(job, training.Worker(device=device), report)
         except KilledError:
-            assert resume._checkpoints(job)[-1].name.endswith(f"{killed_at}")
+            assert checkpoint.checkpoints(job.run_folder)[-1].name.endswith(f"{killed_at}")
         ended.append(job.run_folder.parent.name)
 
     before = torch.get_num_threads()
@@ -162,7 +163,7 @@ def test_resume_compares_bit_for_bit(compared):
 def test_resume_sees_one_bit_of_one_moment_and_a_lost_step(compared, in_this_process, place, tiny, tmp_path):
     shutil.copytree(compared[0] / "only", tmp_path / "only")
     job = resume._job(tiny, place, tmp_path / "only" / "whole")
-    path = next(resume._checkpoints(job)[-1].glob("optimizer*.safetensors"))
+    path = next(checkpoint.checkpoints(job.run_folder)[-1].glob("optimizer*.safetensors"))
     tensors = load_file(path)
     tensors[min(tensors)].view(-1)[0].nextafter_(torch.tensor(torch.inf))
     save_file(tensors, path)

@@ -64,7 +64,8 @@ def test_without_a_gpu_it_ends_with_2_and_one_line(gpu_command, capsys):
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
 def test_make_names_what_is_missing_in_one_line_with_its_command(without):
-    env = without("pydantic", "tqdm")
+    # a make that calls this test (make test) must not make this one speak of folders
+    env = {key: value for key, value in without("pydantic", "tqdm").items() if not key.startswith("MAKE")}
     ended = subprocess.run(["make", "gpu"], cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 2 and ended.stdout == ""
     (line,) = [line for line in ended.stderr.splitlines() if not line.startswith("make")]

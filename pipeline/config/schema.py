@@ -14,11 +14,16 @@ from pipeline.config.hardware import HardwareConfig
 from pipeline.config.link import LinkConfig
 from pipeline.config.model import ModelConfig
 from pipeline.config.reference import ReferenceConfig
+from pipeline.config.study import StudyConfig
+from pipeline.config.sweep import SweepConfig
 from pipeline.config.training import TrainingConfig
 from pipeline.provenance import fingerprint
 
-Scale = Literal["demo", "small_gpu", "paper"]
-IDENTITY_GROUPS = ("model", "data", "training", "evaluation", "engine", "benchmark", "link", "hardware", "reference")
+Scale = Literal["demo", "cpu", "small_gpu", "paper"]
+IDENTITY_GROUPS = (
+    *("model", "data", "training", "study", "sweep", "evaluation", "engine", "benchmark", "link", "hardware"),
+    "reference",
+)
 
 
 class ExperimentConfig(Group):
@@ -33,7 +38,7 @@ class ExperimentConfig(Group):
 
 
 class ScaleConfig(Group):
-    """Demo, one or a few GPUs, or the paper's own sizes."""
+    """Demo, studies on a few cores, one or a few GPUs, or the paper's own sizes."""
 
     name: Scale = Field(description="name of the config file")
     title: str = Field(description="one line for --help and the report")
@@ -46,6 +51,7 @@ class Config(Group):
     model: ModelConfig
     data: DataConfig
     training: TrainingConfig
+    sweep: SweepConfig
     evaluation: EvaluationConfig
     engine: EngineConfig
     benchmark: BenchmarkConfig
@@ -57,6 +63,7 @@ class Config(Group):
     paths: PathsConfig
     debug: DebugConfig
     experiment: ExperimentConfig | None = None
+    study: StudyConfig | None = None
     tasks: list[str] = Field(default_factory=list, description="short for evaluation.tasks with evaluation=lm_eval")
 
     def fingerprint(self, *groups: str) -> str:

@@ -10,7 +10,7 @@ Verdict = Literal["supported", "contradicted", "open"]
 
 
 class QualityRun(Row):
-    """One arm at one size and token count from one seed. Runs of the same seed see the same tokens in the same order."""
+    """One arm at one size and token count from one seed. Runs of a seed see the same tokens in the same order."""
 
     arm: str = Field(description="arm of the study")
     size: str = Field(description="label of the size")
@@ -79,7 +79,12 @@ class Claim(Typed):
 
     claim: str = Field(description="in a sentence")
     source: str = Field(description="who claims it, and where")
+    arm: str | None = Field(description="the arm it is about; null: the study has none such")
     verdict: Verdict = Field(description="of these runs alone, at these sizes")
+    number_nats: Estimate | None = Field(
+        description="what the verdict rests on: the arm's loss minus the other's, paired by seed, or how that changes "
+        "over tokens or sizes; null: too few pairs"
+    )
     because: str = Field(description="the numbers behind the verdict, in a sentence")
     settled_by: str = Field(description="what would settle it at the claim's own size")
 
@@ -105,6 +110,8 @@ class QualityResult(Result):
     runs: list[QualityRun] = Field(description="every run")
     cells: list[QualityCell] = Field(description="runs over their seeds")
     laws: list[Law] = Field(description="fitted laws")
+    margin_nats: float = Field(description="a loss worse by less is as good, nats a token; fixed before any run")
+    margin_reason: str = Field(description="why that much, and how many parameters it is worth here")
     claims: list[Claim] = Field(description="claims of the paper and of others, judged")
     flops: float = Field(description="training FLOPs of all runs, shared steps once, counted")
     seconds: float = Field(description="the runs' wall seconds added up; several run side by side")

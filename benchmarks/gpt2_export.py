@@ -7,12 +7,13 @@ from transformers import GPT2Config, GPT2LMHeadModel, GPT2TokenizerFast
 
 from pipeline.models import Transformer
 from pipeline.models.huggingface import BLOCK_NAMES
+from pipeline.models.placement import own_parts
 
 
 def to_gpt2(model: Transformer) -> GPT2LMHeadModel:
     """The same function in transformers' code. Only a standard model with biases is a GPT-2."""
     config = model.config
-    if config.architecture != "standard" or not config.bias:
+    if config.architecture != "standard" or not config.bias or own_parts(config):
         raise ValueError(f"{config.name}: only a standard model with bias=true is a GPT-2")
     theirs = GPT2LMHeadModel(
         GPT2Config(

@@ -54,7 +54,7 @@ def parts_alone(engine: TorchEngine, context: int) -> Callable[[], None]:
             product(block.attn.out, x)
             product(block.mlp.up, x)
             product(block.mlp.down, hidden)
-        F.linear(x[-1:], model.wte.weight)
+        F.linear(x[-1:], model.head_weight)
 
     return run
 

@@ -119,7 +119,7 @@ def floor(model: Transformer, rows: int, batch_size: int) -> Callable[[], None]:
             work.append(_products(module.weight.detach(), rows))
         elif isinstance(module, Attention):
             work.append(_attention(module, rows, batch_size))
-    work.append(_products(model.wte.weight.detach().t()[None], rows))
+    work.append(_products(model.head_weight.detach().t()[None], rows))
 
     def run() -> None:
         for each in work:

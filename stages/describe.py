@@ -63,6 +63,7 @@ def describe_all() -> None:
 
 def solve(arguments: list[str]) -> None:
     """budget=… n_ways=…: the width that fits."""
+    from pipeline.config.parsing import parse_group
     from pipeline.models.budget import solve_width
 
     given: dict[str, int] = {}
@@ -71,8 +72,13 @@ def solve(arguments: list[str]) -> None:
         if key not in BUDGET_KEYS or not value.isdecimal() or int(value) == 0:
             raise ConfigError(f"{argument}: budget= takes {', '.join(BUDGET_KEYS)}, each a whole number above 0")
         given[key] = int(value)
-    defaults: dict[str, Any] = {"n_layer": 12, "n_ways": 4, "heads_per_way": 12 // given.get("n_ways", 4) or 1}
-    width = solve_width(given.pop("budget"), **{**defaults, **given})
+    budget, head_multiple = given.pop("budget"), given.pop("head_multiple", 1)
+    ways = given.setdefault("n_ways", 4)
+    heads = given.pop("heads_per_way", 12 // ways or 1)
+    shape: dict[str, Any] = {"n_layer": 12, "n_head": heads * ways, "n_embd": heads, "ffn_expansion": 2, **given}
+    template = parse_group("model", {"name": "budget", "architecture": "kraken", **shape}, "budget")
+    assert isinstance(template, ModelConfig)
+    width = solve_width(template, budget, heads, head_multiple)
     print(json.dumps(width.__dict__, indent=2))
 
 

@@ -1,6 +1,6 @@
 """What a model is: its architecture and its shape."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
@@ -16,6 +16,8 @@ class Recipe(Group):
     published_a100_hours: float | None = Field(None, description="A100 hours the paper reports")
 
 
+Mixing = Literal["sum", "mean", "none", "residual"]
+Position = Literal["learned", "none"]
 DEFAULT_RECIPE = Recipe.model_validate({})
 
 
@@ -35,6 +37,17 @@ class ModelConfig(Group):
     bias: bool = Field(False, description="biases in linears and LayerNorms (GPT-2 checkpoints)")
     layer_norm_eps: PositiveFloat = Field(1e-5, description="epsilon of every LayerNorm")
     init_std: PositiveFloat = Field(0.02, description="standard deviation of the initial weights")
+    mixing: Mixing = Field(
+        "sum",
+        description="what a Kraken layer makes of the ways' sum: sum (the paper) or mean into the FFN, none, or "
+        "residual: the sum into the residual stream too",
+    )
+    mixes_first_layer: bool = Field(False, description="whether Kraken's first layer sums the ways as the others do")
+    init_over_ways: bool = Field(
+        True, description="Kraken's output projections start at init_std/√(2·L·N); false: at init_std/√(2·L)"
+    )
+    position: Position = Field("learned", description="embedding of positions; none: the model has none")
+    tie_embeddings: bool = Field(True, description="the head is the token embedding; false: a weight of its own")
     recipe: Recipe = Field(default=DEFAULT_RECIPE, description="the paper's training run")
 
     @property

@@ -111,7 +111,8 @@ class TensorRTEngine:
                 kind = torch.int32 if name in ("tokens", "positions", "wanted") else dtype
                 if name not in found.tensors:
                     found.tensors[name] = torch.zeros(shape, dtype=kind, device=self.device)
-        found.tensors["positions"].copy_(torch.arange(length))
+        if "positions" in found.tensors:  # of a model that embeds them
+            found.tensors["positions"].copy_(torch.arange(length))
         found.tensors["wanted"].fill_(length - 1)
         for context, segment in zip(self.contexts, self.segments, strict=True):
             for name in segment["inputs"]:

@@ -7,13 +7,21 @@ from typing import Any
 from pipeline import files
 from pipeline.config.engine import EngineConfig
 from pipeline.config.model import ModelConfig
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, ConfigError
 from pipeline.export.heads import engine_head_dim
 from pipeline.models import Placement, local_shape
-from pipeline.models.placement import head_dim
+from pipeline.models.placement import head_dim, own_parts
 
 FILE = "spec.json"
 UNPADDED = ("huggingface", "torch")  # engines that take heads of any size
+
+
+def check_parts(model: ModelConfig, engine: str) -> None:
+    """Raise ConfigError where a model has settings that an exporter written by hand does not cover."""
+    if parts := own_parts(model):
+        raise ConfigError(
+            f"model={model.name} has {', '.join(parts)}: engine={engine} does not cover that; engine=tensorrt does"
+        )
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ class Block(nn.Module):
 
     ways: ClassVar[Ways] = "none"
     biases: ClassVar[bool] = False  # whether linears and LayerNorms may have them
+    mixes: ClassVar[bool] = False  # whether mixing, mixes_first_layer and init_over_ways are for it to heed
     weights_of: ClassVar[str | None] = None  # another architecture whose weights and outputs these are
     concat: ClassVar[type[nn.Module] | None] = None  # (config, shape) -> module: last streams -> (1, B, T, d)
 

@@ -2,16 +2,21 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from pipeline.config.model import ModelConfig
 from pipeline.errors import ConfigError
 from pipeline.models import count
 from pipeline.models.architectures import block_of
+from pipeline.models.placement import shape_faults
+
+Counts = Literal["all", "layers"]  # layers: no embeddings and no head
+COUNT = {"all": count.parameters, "layers": count.layer_parameters}
 
 
 @dataclass(frozen=True)
 class Width:
-    """A width and what it costs."""
+    """A width and what it costs: `parameters` as they were to be counted."""
 
     n_embd: int
     head_dim: int
@@ -19,40 +24,28 @@ class Width:
 
 
 def solve_width(
-    parameters: int,
-    n_layer: int,
-    n_ways: int,
-    heads_per_way: int,
-    vocab_size: int = 50304,
-    block_size: int = 1024,
-    head_multiple: int = 1,
-    architecture: str = "kraken",
-    ffn_expansion: int = 2,
+    template: ModelConfig, parameters: int, heads_per_way: int, head_multiple: int = 1, counts: Counts = "all"
 ) -> Width:
-    """The width whose parameter count is nearest to `parameters`.
+    """The width whose parameter count is nearest to `parameters`; all else is the template's but n_embd and n_head.
 
     The width is such that every head is a multiple of `head_multiple` wide (8 for most fused attention kernels).
-    Raises ConfigError where not even the narrowest such model fits the budget.
+    `counts` says which parameters count. Raises ConfigError where not even the narrowest such model fits the budget,
+    and where the template cannot be built at any width.
     """
-    if min(parameters, n_layer, n_ways, heads_per_way, vocab_size, block_size, head_multiple) < 1:
-        raise ConfigError("the parameter budget, layers, ways, heads and multiples must all be at least 1")
-    sharing = heads_per_way if block_of(architecture).ways == "own" else heads_per_way * n_ways
+    if min(parameters, heads_per_way, head_multiple) < 1:
+        raise ConfigError("the parameter budget, heads and multiples must all be at least 1")
+    n_ways = template.n_ways
+    sharing = heads_per_way if block_of(template.architecture).ways == "own" else heads_per_way * n_ways
     step = sharing * head_multiple
 
-    def count_at(width: int) -> int:
-        config = ModelConfig(
-            name="budget",
-            architecture=architecture,
-            n_layer=n_layer,
-            n_head=heads_per_way * n_ways,
-            n_embd=width,
-            n_ways=n_ways,
-            ffn_expansion=ffn_expansion,
-            vocab_size=vocab_size,
-            block_size=block_size,
-        )
-        return count.parameters(config)
+    def at(width: int) -> ModelConfig:
+        return template.model_copy(update={"n_head": heads_per_way * n_ways, "n_embd": width})
 
+    def count_at(width: int) -> int:
+        return COUNT[counts](at(width))
+
+    if faults := shape_faults(at(step)):
+        raise ConfigError("; ".join(faults))
     # every matrix is d × d or d × constant: three widths tell the whole quadratic a·k² + b·k + c of k = width / step
     one, two, three = (count_at(k * step) for k in (1, 2, 3))
     if parameters < one / 2:

@@ -10,6 +10,7 @@ from pipeline.models.placement import WHOLE, Placement, local_shape
 from pipeline.models.trace import trace
 from pipeline.models.transformer import Transformer
 
+TABLES = ("wte.weight", "wpe.weight", "lm_head.weight")
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -28,8 +29,14 @@ def _on_meta(config: ModelConfig, placement: Placement) -> Transformer:
 
 
 def parameters(config: ModelConfig, placement: Placement = WHOLE) -> int:
-    """Exact number of parameters (head tied)."""
+    """Exact number of parameters; a tied head is the embedding and counts once."""
     return sum(parameter.numel() for parameter in _on_meta(config, placement).parameters())
+
+
+def layer_parameters(config: ModelConfig) -> int:
+    """Every parameter but those that grow with the vocabulary or the context: wte, wpe and lm_head."""
+    named = _on_meta(config, WHOLE).named_parameters()
+    return sum(parameter.numel() for name, parameter in named if name not in TABLES)
 
 
 def matrix_parameters(config: ModelConfig, placement: Placement = WHOLE) -> int:

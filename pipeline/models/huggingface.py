@@ -40,6 +40,8 @@ def read_config(folder: Path, name: str) -> ModelConfig:
     activation = body.get("activation_function", "gelu_new")
     if activation not in ("gelu_new", "gelu_pytorch_tanh"):
         raise CheckpointError(f"{folder}: activation_function={activation}; the standard model has gelu_new")
+    if not body.get("tie_word_embeddings", True):
+        raise CheckpointError(f"{folder}: tie_word_embeddings=false; only a tied head loads into the standard model")
     inner = body.get("n_inner") or 4 * body["n_embd"]
     if inner % body["n_embd"]:
         raise CheckpointError(f"{folder}: n_inner={inner} is no multiple of n_embd={body['n_embd']}")

@@ -13,7 +13,8 @@ RESIDUAL_PROJECTIONS = ("attn.out.weight", "mlp.down.weight")
 
 
 def initialise(model: Transformer, seed: int) -> None:
-    """Fill `model` in place: N(0, 0.02), attention-out and FFN-out with 0.02/√(2·L·N), LayerNorms one.
+    """Fill `model` in place: N(0, 0.02), attention-out and FFN-out with 0.02/√(2·L·N), LayerNorms one
+    (see init_std and init_over_ways of the configuration).
 
     Each way draws from a generator of its own, named by seed, parameter and way, so that a Kraken
     model over ranks starts with the numbers of the same model in one process. Megatron shards draw

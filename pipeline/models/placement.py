@@ -1,11 +1,15 @@
 """Which part of a model lives on which rank, and which shapes can be."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.config.model import ModelConfig
 from pipeline.errors import ConfigError
 from pipeline.models.architectures import block_of
 from pipeline.models.block import LocalShape
+
+MIXING = ("mixing", "mixes_first_layer", "init_over_ways")  # fields for architectures that mix their ways
+FORWARD = ("mixing", "mixes_first_layer", "position", "tie_embeddings")  # fields by which a forward may differ
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,32 @@ def shape_faults(config: ModelConfig) -> list[str]:
         faults.append(f"model.n_ways={config.n_ways}: must divide the FFN width {ffn}")
     if config.bias and not block.biases:
         faults.append(f"model.bias=true: {config.architecture} models have no biases")
+    if not block.mixes:
+        faults += [
+            f"model.{part}: only kraken models mix ways; {_default(part.partition('=')[0])} would be right"
+            for part in own_parts(config, MIXING)
+        ]
+    elif config.mixes_first_layer and config.mixing in ("none", "mean"):
+        why = {
+            "none": "model.mixing=none mixes in no layer",
+            "mean": "model.mixing=mean would give the first layer the embedding again, the mean of equal streams",
+        }[config.mixing]
+        faults.append(f"model.mixes_first_layer=true: {why}; false would be right")
     return faults
+
+
+def own_parts(config: ModelConfig, fields: Sequence[str] = FORWARD) -> list[str]:
+    """What of a model is not as its architecture has it by default, each as field=value: others must know of it."""
+    named = {name: getattr(config, name) for name in fields}
+    return [f"{name}={_text(value)}" for name, value in named.items() if _text(value) != _default(name)]
+
+
+def _default(field: str) -> str:
+    return _text(ModelConfig.model_fields[field].default)
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def weights_identity(config: ModelConfig) -> dict[str, object]:

@@ -10,7 +10,7 @@ from pipeline.config.model import ModelConfig
 from pipeline.errors import ConfigError
 from pipeline.models.placement import Placement, has_ways, local_shape
 
-REPLICATED = ("wte.weight", "wpe.weight", "ln_f.weight", "ln_f.bias")
+REPLICATED = ("wte.weight", "wpe.weight", "ln_f.weight", "ln_f.bias", "lm_head.weight")
 ROW_PARALLEL_BIASES = ("attn.out.bias", "mlp.down.bias")
 WITH_FIRST = ("whole", "first rank")  # rules by which rank 0 has all there is
 Rule = Literal["whole", "ways", "first rank", "heads", "columns", "rows"]

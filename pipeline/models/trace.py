@@ -122,7 +122,8 @@ class _Recorder:
 
     def embed(self) -> Cost:
         rows = self.batch_size * self.tokens
-        self.run("embedding", "elementwise", 0.0, 3 * rows * self.config.n_embd)  # two rows read, one written
+        tables = 2 if self.config.position == "learned" else 1  # a row of each is read, one written
+        self.run("embedding", "elementwise", 0.0, (tables + 1) * rows * self.config.n_embd)
         return Cost(1, rows, self.tokens, self.config.n_embd)
 
     def enter(self, layer: int) -> None:

@@ -1,4 +1,4 @@
-"""The whole model: embeddings, a stack of one architecture's blocks, and the tied head."""
+"""The whole model: embeddings, a stack of one architecture's blocks, and the head."""
 
 from typing import Any
 
@@ -15,6 +15,14 @@ from pipeline.models.layers import WayLayerNorm
 from pipeline.models.placement import WHOLE, Placement, local_shape
 
 
+class Head(nn.Module):
+    """A head's own weight, (V, d), where it is not the embedding's."""
+
+    def __init__(self, vocab_size: int, n_embd: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(_empty(vocab_size, n_embd))
+
+
 class Transformer(nn.Module):
     """A decoder-only language model, or one rank's part of it.
 
@@ -29,11 +37,16 @@ class Transformer(nn.Module):
         self.placement = placement
         self.shape = local_shape(config, placement)
         self.wte = nn.Embedding(config.vocab_size, config.n_embd, _weight=_empty(config.vocab_size, config.n_embd))
-        self.wpe = nn.Embedding(config.block_size, config.n_embd, _weight=_empty(config.block_size, config.n_embd))
+        self.wpe = (
+            nn.Embedding(config.block_size, config.n_embd, _weight=_empty(config.block_size, config.n_embd))
+            if config.position == "learned"
+            else None
+        )
         block = block_of(config.architecture)
         self.blocks = nn.ModuleList(block(config, self.shape, layer) for layer in range(config.n_layer))
         self.concat = block.concat(config, self.shape) if block.concat is not None else None
         self.ln_f = WayLayerNorm(1, config.n_embd, config.layer_norm_eps, config.bias)
+        self.lm_head = None if config.tie_embeddings else Head(config.vocab_size, config.n_embd)
         for name, module in self.named_modules():  # initialised and decayed by their names
             if isinstance(module, WayLayerNorm) and not name.rpartition(".")[2].startswith("ln_"):
                 raise ConfigError(f"model.architecture={config.architecture}: name its LayerNorm {name} ln_…")
@@ -77,8 +90,10 @@ class Transformer(nn.Module):
         return x[0]
 
     def embed(self, tokens: Tensor, start: int) -> Tensor:  # (B, T) -> (1, B, T, d)
-        """Token plus position embedding, positions counted from `start`."""
-        embedded: Tensor = self.wte(tokens) + self.wpe.weight[start : start + tokens.shape[1]]
+        """Token plus position embedding, where there is one, positions counted from `start`."""
+        embedded: Tensor = self.wte(tokens)
+        if self.wpe is not None:
+            embedded = embedded + self.wpe.weight[start : start + tokens.shape[1]]
         return embedded.unsqueeze(0)
 
     def last(self, x: Tensor) -> Tensor:  # (W, B, T, d) -> (W, B, 1, d)
@@ -86,8 +101,12 @@ class Transformer(nn.Module):
         return x[:, :, -1:]
 
     def logits(self, hidden: Tensor) -> Tensor:  # (B, T, d) -> (B, T, V)
-        """The head, tied to the embedding."""
-        return F.linear(hidden, self.wte.weight)
+        return F.linear(hidden, self.head_weight)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """What the head multiplies with, (V, d): the token embedding, or a weight of its own."""
+        return self.wte.weight if self.lm_head is None else self.lm_head.weight
 
     def new_cache(self, batch_size: int, capacity: int | None = None) -> KeyValueCache:
         """An empty cache for this rank's ways and heads, with the weights' device and type."""

@@ -1,8 +1,9 @@
 """A model's own forward run on values that are not tensors: what it computes, without computing it.
 
-A forward may use the parts of pipeline/models/layers.py, `+` between streams, `/` by a number, `.sum(0, keepdim=True)`
-over ways, `split_tokens` and `join_tokens`, and the communicator. What one of these means on its values is the
-interpreter's affair: a cost (pipeline/models/trace.py), a layer of a network (pipeline/export/tensorrt).
+A forward may use the parts of pipeline/models/layers.py, `+` between streams, `*` and `/` by a number,
+`.sum(0, keepdim=True)` over ways, `split_tokens` and `join_tokens`, and the communicator. What one of these means on
+its values is the interpreter's affair: a cost (pipeline/models/trace.py), a layer of a network
+(pipeline/export/tensorrt).
 """
 
 from collections.abc import Callable, Sequence
@@ -105,6 +106,9 @@ class Stream(Generic[V, H]):
 
     def __add__(self, other: "Stream[V, H]") -> "Stream[V, H]":
         return Stream(self.interpreter, self.terms + other.terms)
+
+    def __mul__(self, number: float) -> "Stream[V, H]":
+        return Stream(self.interpreter, [(term, factor * number) for term, factor in self.terms])
 
     def __truediv__(self, number: float) -> "Stream[V, H]":
         return Stream(self.interpreter, [(term, factor / number) for term, factor in self.terms])

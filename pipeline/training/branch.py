@@ -66,6 +66,7 @@ class Branch:
             raise CheckpointError(
                 f"{key}: nothing says which model it is of; name it where it was written, in the folder of its run"
             )
+        theirs = {**{name: ModelConfig.model_fields[name].default for name in ours}, **theirs}  # fields that came later
         differing = [name for name in sorted({*theirs, *ours}) if theirs.get(name) != ours.get(name)]
         if differing:
             there = ", ".join(

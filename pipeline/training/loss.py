@@ -33,7 +33,7 @@ class LossModule(nn.Module):
         targets = windows[:, 1:].flatten()  # (B·T,)
         rank, tp_size = self.model.placement.rank, self.model.placement.tp_size
         mine = slice(rank * len(targets) // tp_size, (rank + 1) * len(targets) // tp_size)
-        return summed_cross_entropy(hidden[mine], self.model.wte.weight, targets[mine], share / len(targets))
+        return summed_cross_entropy(hidden[mine], self.model.head_weight, targets[mine], share / len(targets))
 
     def generate(self, prompt: Tensor, new_tokens: int, seed: int) -> Tensor:  # (B, T) -> (B, T + new_tokens)
         """A continuation, drawn on all ranks alike."""

@@ -80,32 +80,46 @@ class Way:
 
 
 def embed(state: State, tokens: list[int]) -> Tensor:  # (T, d)
-    return torch.stack([state["wte.weight"][token] + state["wpe.weight"][i] for i, token in enumerate(tokens)])
+    rows = [state["wte.weight"][token] for token in tokens]
+    if "wpe.weight" in state:
+        rows = [row + state["wpe.weight"][i] for i, row in enumerate(rows)]
+    return torch.stack(rows)
 
 
 def head(state: State, x: Tensor, eps: float) -> Tensor:  # (T, d) -> (T, V)
     bias = state["ln_f.bias"][0] if "ln_f.bias" in state else None
-    return layer_norm(x, state["ln_f.weight"][0], bias, eps) @ state["wte.weight"].T
+    table = state["lm_head.weight"] if "lm_head.weight" in state else state["wte.weight"]
+    return layer_norm(x, state["ln_f.weight"][0], bias, eps) @ table.T
 
 
-def kraken_logits(state: State, tokens: list[int], n_layer: int, n_ways: int, n_head: int, eps: float) -> Tensor:
-    """Layers of ways exactly as the paper's section 3 has them; n_head is per way."""
-    e = embed(state, tokens)
-    previous: list[Tensor] = []
+def kraken_logits(
+    state: State,
+    tokens: list[int],
+    n_layer: int,
+    n_ways: int,
+    n_head: int,
+    eps: float,
+    mixing: str = "sum",
+    mixes_first_layer: bool = False,
+) -> Tensor:
+    """Layers of ways exactly as the paper's section 3 has them, or mixed otherwise; n_head is per way."""
+    previous = [embed(state, tokens) for _ in range(n_ways)]
     for layer in range(n_layer):
         current = []
         for i in range(n_ways):
             way = Way(state, layer, i, n_head, eps)
-            if layer == 0:
-                a = e + way.mha(way.ln(1, e))
-                u = a
-            else:
-                a = previous[i] + way.mha(way.ln(1, previous[i]))
-                u = a
+            attended = way.mha(way.ln(1, previous[i]))
+            a = previous[i] + attended
+            u = a
+            if (layer > 0 or mixes_first_layer) and mixing == "mean":
+                u = attended
+                for j in range(n_ways):
+                    u = u + previous[j] / n_ways
+            elif (layer > 0 or mixes_first_layer) and mixing != "none":
                 for j in range(n_ways):  # the edges from the other ways
                     if j != i:
                         u = u + previous[j]
-            current.append(a + way.ffn(way.ln(2, u)))
+            current.append((u if mixing == "residual" else a) + way.ffn(way.ln(2, u)))
         previous = current
     concatenated = torch.cat(previous, dim=1)  # (T, N·d)
     w_concat = torch.cat([state["concat.project.weight"][i] for i in range(n_ways)], dim=0)  # (N·d, d)

@@ -90,7 +90,37 @@ def test_kv_cache_grows_by_the_papers_factor():
 def test_the_budget_finds_the_papers_widths():
     for ways, heads, width in ((2, 6, 678), (4, 3, 504), (6, 2, 418)):
         exact = model_config(f"kraken_124m_{ways}way")
-        assert solve_width(count.parameters(exact), 12, ways, heads).n_embd == width
+        assert solve_width(exact, count.parameters(exact), heads).n_embd == width
+        assert solve_width(exact, count.layer_parameters(exact), heads, counts="layers").n_embd == width
+
+
+@pytest.mark.parametrize("counts", ["all", "layers"])
+@pytest.mark.parametrize("changes", [{}, {"tie_embeddings": False}, {"position": "none"}], ids=str)
+@pytest.mark.parametrize("name", ["demo_standard", "demo_kraken_4way", "demo_desync_4way"])
+def test_a_width_is_the_nearest_of_its_template(name, changes, counts):
+    template = model_config(name).model_copy(update=changes)
+    heads = template.heads_per_way
+    found = solve_width(template, 3_000_000, heads, head_multiple=2, counts=counts)
+    step = 2 * (heads if template.architecture == "kraken" else template.n_head)
+    assert found.head_dim % 2 == 0
+
+    def counted(width: int) -> int:
+        model = build_model(template.model_copy(update={"n_embd": width}), seed=None, device="meta")
+        tables = ("wte", "wpe", "lm_head") if counts == "layers" else ()
+        return sum(one.numel() for key, one in model.named_parameters() if key.split(".")[0] not in tables)
+
+    assert found.parameters == counted(found.n_embd)
+    near = range(max(step, found.n_embd - 3 * step), found.n_embd + 4 * step, step)
+    nearest = min(near, key=lambda width: abs(counted(width) - 3_000_000))
+    assert found.n_embd == nearest
+
+
+def test_a_template_that_cannot_be_built_has_no_width():
+    template = model_config("demo_standard").model_copy(update={"n_ways": 2})
+    with pytest.raises(ConfigError, match="n_ways=2: a standard model has one way"):
+        solve_width(template, 10**6, 4)
+    with pytest.raises(ConfigError, match="parameters=10: too few"):
+        solve_width(model_config("demo_standard"), 10, 4)
 
 
 def kraken_parameters(n_embd: int, n_layer: int, n_ways: int, vocab_size: int, block_size: int) -> int:
@@ -104,8 +134,10 @@ def kraken_parameters(n_embd: int, n_layer: int, n_ways: int, vocab_size: int, b
     st.integers(1, 40), st.integers(1, 16), st.integers(1, 16), st.sampled_from([1, 8, 16]), st.integers(10**7, 10**10)
 )
 def test_no_neighbouring_width_is_nearer(n_layer, n_ways, heads, multiple, parameters):
+    changes = {"n_layer": n_layer, "n_ways": n_ways}
+    template = model_config("kraken_124m_4way").model_copy(update=changes)
     try:
-        found = solve_width(parameters, n_layer, n_ways, heads, head_multiple=multiple)
+        found = solve_width(template, parameters, heads, head_multiple=multiple)
     except ConfigError:
         assert kraken_parameters(heads * multiple, n_layer, n_ways, 50304, 1024) > parameters
         return

@@ -75,6 +75,26 @@ def test_segments_compose_to_the_whole(models, architecture, tp_size):
         assert torch.allclose(one["logits"], other["logits"], atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mixing": "mean", "position": "none"},
+        {"mixing": "none", "tie_embeddings": False},
+        {"mixing": "residual", "mixes_first_layer": True},
+    ],
+    ids=str,
+)
+def test_what_an_ablation_sets_is_in_the_network(changes, tmp_path):
+    model = lively(config_of("kraken", **changes))
+    models = {"kraken": (model, save(tmp_path, model))}
+    with torch.no_grad():
+        expected = model(tokens())[:, -1]
+    for tp_size, mode in ((1, "whole"), (2, "whole"), (2, "segmented"), (4, "segmented")):
+        graphs = graphs_of(models, "kraken", tp_size, mode=mode)
+        for held in interpret(trt, graphs, inputs([10])):
+            assert (held["logits"][:, 0] - expected).abs().max() < TOLERANCE["float32"]
+
+
 @pytest.mark.parametrize("architecture", COLLECTIVES)
 def test_collectives_are_as_many_as_the_paper_counts(models, architecture):
     n_layer = models[architecture][0].config.n_layer

@@ -35,7 +35,8 @@ def perturbed(model_config: ModelConfig, seed: int = 3):
 def reference(model, tokens):
     c, state = model.config, dict(model.named_parameters())
     if c.architecture == "kraken":
-        return naive.kraken_logits(state, tokens, c.n_layer, c.n_ways, c.heads_per_way, c.layer_norm_eps)
+        shape = (c.n_layer, c.n_ways, c.heads_per_way, c.layer_norm_eps, c.mixing, c.mixes_first_layer)
+        return naive.kraken_logits(state, tokens, *shape)
     function = {"standard": naive.standard_logits, "parallel": naive.parallel_logits}[c.architecture]
     return function(state, tokens, c.n_layer, c.n_head, c.layer_norm_eps)
 

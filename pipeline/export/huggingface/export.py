@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline import files
 from pipeline.errors import ConfigError
 from pipeline.export.heads import torch_dtype
-from pipeline.export.spec import EngineSpec
+from pipeline.export.spec import EngineSpec, check_parts
 from pipeline.export.tensor_file import write_tensors
 from pipeline.export.weights import RankWeights, TrainedSource, WeightSource
 from pipeline.models import WHOLE, local_shape
@@ -46,6 +46,7 @@ class HuggingFaceMaker:
                 f"model.architecture={spec.model.architecture}: engine=huggingface exports "
                 f"{', '.join((*AS_GPT2, *OWN_CODE))}; others need a forward in pipeline/export/huggingface/modeling.py"
             )
+        check_parts(spec.model, spec.engine)
         self.spec = spec
         self.version = metadata.version("transformers")
 

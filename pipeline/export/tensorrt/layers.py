@@ -68,15 +68,18 @@ class Layers:
         return self._elementwise(tensor, self._constant(f"factor {factor!r} {rank}", constant), "PROD")
 
     def embed(self) -> Value:  # tokens (B, T), positions (T,) -> (B, T, d)
-        """Token plus position embedding."""
+        """Token plus position embedding, where there is one."""
         graph, config = self.graph, self.config
         tokens = graph.input("tokens", ("batch", "tokens"), graph.trt.int32)
-        positions = graph.input("positions", ("tokens",), graph.trt.int32)
         wte = self.parameter("wte.weight", None, (config.vocab_size, config.n_embd))
+        shape = ("batch", "tokens", config.n_embd)
+        if config.position == "none":
+            return graph.value(graph.network.add_gather(wte, tokens.tensor, 0).get_output(0), shape)
+        positions = graph.input("positions", ("tokens",), graph.trt.int32)
         wpe = self.parameter("wpe.weight", None, (1, config.block_size, config.n_embd))
         words = graph.network.add_gather(wte, tokens.tensor, 0).get_output(0)  # (B, T, d)
         places = graph.network.add_gather(wpe, positions.tensor, 1).get_output(0)  # (1, T, d)
-        return graph.value(self._elementwise(words, places, "SUM"), ("batch", "tokens", config.n_embd))
+        return graph.value(self._elementwise(words, places, "SUM"), shape)
 
     def norm(self, x: Value, name: str, way: int = 0) -> Value:  # (B, T, d) -> (B, T, d)
         d = x.shape[-1]
@@ -200,10 +203,12 @@ class Layers:
         return self.graph.value(layer.get_output(0), (x.shape[0], "outputs", *x.shape[2:]))
 
     def head(self, x: Value) -> Value:  # (B, n, d) -> (B, n, V)
-        """The product with the embedding."""
+        """The product with the embedding, or with the head's own weight."""
         config, network = self.config, self.graph.network
-        wte = self.parameter("wte.weight", None, (config.vocab_size, config.n_embd))
-        table = network.add_shuffle(wte)
+        weight = self.parameter(
+            "wte.weight" if config.tie_embeddings else "lm_head.weight", None, (config.vocab_size, config.n_embd)
+        )
+        table = network.add_shuffle(weight)
         table.reshape_dims = (1, config.vocab_size, config.n_embd)
         operation = self.graph.trt.MatrixOperation
         product = network.add_matrix_multiply(

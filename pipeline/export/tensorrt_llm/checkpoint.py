@@ -12,7 +12,7 @@ from pipeline.config.model import ModelConfig
 from pipeline.errors import ConfigError
 from pipeline.export.heads import torch_dtype
 from pipeline.export.spec import FILE as SPEC
-from pipeline.export.spec import EngineSpec
+from pipeline.export.spec import EngineSpec, check_parts
 from pipeline.export.tensor_file import write_tensors
 from pipeline.export.tensorrt_llm.layout import RankTensors
 from pipeline.export.weights import WeightSource
@@ -44,6 +44,7 @@ class CheckpointMaker:
                 f"model.architecture={spec.model.architecture}: engine=checkpoint exports {', '.join(COVERED)}; "
                 "for others the layout is untested; engine=tensorrt builds them all"
             )
+        check_parts(spec.model, spec.engine)
         self.spec = spec
 
     def write(self, source: WeightSource, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:

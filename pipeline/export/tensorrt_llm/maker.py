@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.config.engine import EngineConfig
 from pipeline.errors import ConfigError, RunError
-from pipeline.export.spec import EngineSpec
+from pipeline.export.spec import EngineSpec, check_parts
 from pipeline.export.tensorrt_llm import checkpoint
 from pipeline.export.tensorrt_llm.environment import Environment, check_versions
 from pipeline.export.weights import WeightSource
@@ -34,6 +34,7 @@ class TensorRTLLMMaker:
             raise ConfigError(
                 f"engine.tp_size={spec.tp_size}: TensorRT-LLM's Kraken has one way a rank; {model.n_ways} would be"
             )
+        check_parts(model, spec.engine)
         self.spec = spec
         self.environment = Environment.of(engine)
         self.version = check_versions(self.environment.run({"action": "probe"}, [], PROBE_TIMEOUT_S))

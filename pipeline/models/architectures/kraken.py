@@ -22,22 +22,33 @@ class KrakenConcat(nn.Module):
 
 
 class KrakenBlock(Block):
-    """One layer of every way here. The sum of the ways feeds LN2 and the FFN, never a residual."""
+    """One layer of every way here. The sum of the ways feeds LN2 and the FFN; a residual by mixing=residual alone."""
 
     ways = "own"
+    mixes = True
     concat = KrakenConcat
+
+    def __init__(self, config: ModelConfig, shape: LocalShape, layer: int) -> None:
+        super().__init__(config, shape, layer)
+        self.mixing, self.ways_here = config.mixing, shape.n_ways
+        self.is_alone = self.mixing == "none" or (layer == 0 and not config.mixes_first_layer)
 
     @classmethod
     def residual_branches(cls, config: ModelConfig) -> int:
-        return 2 * config.n_layer * config.n_ways  # paper facts, section 1, point 7
+        return 2 * config.n_layer * (config.n_ways if config.init_over_ways else 1)  # paper facts, section 1, point 7
 
     def forward(self, x: Tensor, communicator: Communicator, cache: LayerCache | None = None) -> Tensor:
-        if self.layer == 0:  # (1, B, T, d) in: all ways start from the embedding, nothing crosses
-            a = x + self.attn(self.ln_1(x), cache)  # (W, B, T, d)
-            first: Tensor = a + self.mlp(self.ln_2(a))
-            return first
-        ways_sum = communicator.start(x.sum(0, keepdim=True))  # (1, B, T, d), a copy: x stays the residual
+        if self.is_alone:  # nothing crosses, as in the paper's first layer: all ways start from the embedding
+            a = x + self.attn(self.ln_1(x), cache)  # (1 or W, B, T, d) -> (W, B, T, d)
+            alone: Tensor = a + self.mlp(self.ln_2(a))
+            return alone
+        here = x.sum(0, keepdim=True)  # (1, B, T, d), a copy: x stays the residual
+        if self.layer == 0:  # (1, B, T, d) in, and every way's: the sum holds it once for each way
+            here = here * self.ways_here
+        ways_sum = communicator.start(here)
         h = self.attn(self.ln_1(x), cache)  # (W, B, T, d), while the sum is on its way
-        u = h + ways_sum.wait()  # = a + the other ways' outputs of the previous layer
-        out: Tensor = x + h + self.mlp(self.ln_2(u))
+        total = ways_sum.wait()
+        u = h + (total / self.n_ways if self.mixing == "mean" else total)  # sum: a + the other ways' last outputs
+        residual = u if self.mixing == "residual" else x + h
+        out: Tensor = residual + self.mlp(self.ln_2(u))
         return out

@@ -5,7 +5,10 @@ from pipeline.results.file import Result, Row, read, write
 from pipeline.results.kinds import KINDS, Kind
 from pipeline.results.perplexity import PerplexityResult
 from pipeline.results.projection import ProjectionResult
+from pipeline.results.quality import QualityResult
+from pipeline.results.search import SearchResult
 from pipeline.results.tasks import TasksResult
+from pipeline.results.trade import TradeResult
 from pipeline.results.training import TrainingResult
 from pipeline.results.ttft import BASELINE, BOUND, TtftResult
 
@@ -16,6 +19,9 @@ RESULTS: tuple[type[Result], ...] = (
     TtftResult,
     ProjectionResult,
     EngineResult,
+    SearchResult,
+    QualityResult,
+    TradeResult,
 )
 
 __all__ = [
@@ -27,9 +33,12 @@ __all__ = [
     "Kind",
     "PerplexityResult",
     "ProjectionResult",
+    "QualityResult",
     "Result",
     "Row",
+    "SearchResult",
     "TasksResult",
+    "TradeResult",
     "TrainingResult",
     "TtftResult",
     "read",

@@ -2,8 +2,9 @@
 
 A claim of being as good is decided at the central size after the most tokens, by the paired difference over seeds:
 contradicted where its 95% interval lies wholly above the margin, supported where it lies wholly below, open otherwise.
-A claim of a narrowing gap is decided by how the difference changes from the first cell to the last: supported where the
-interval of the change lies below 0, contradicted where it lies above. Runs that diverged can only speak against an arm.
+A claim of a narrowing gap is decided by how a difference that is surely beyond the margin changes from the first to the
+last cell: supported where the interval of the change lies below 0, else contradicted where it lies above minus the
+margin, open otherwise. Runs that diverged can only speak against an arm.
 """
 
 import math
@@ -114,9 +115,7 @@ class AsGood(Question):
         pair = self.pair(runs, self.cell)
         difference, lost, compared = pair.difference(), pair.lost(), len(_ended(pair.theirs))
         if len(lost) == compared > 1:
-            because = (
-                f"Every run of {self.ours} diverged at {self.cell}, and none of {self.theirs} with the same seeds."
-            )
+            because = f"At {self.cell} every run of {self.ours} diverged where {self.theirs} ended, {compared} seeds."
             return Finding("contradicted", None, because)
         if difference is None or difference.low is None or difference.high is None:
             return Finding("open", None, f"Fewer than two seeds ended for both arms at {self.cell}{_diverged(pair)}.")
@@ -159,15 +158,15 @@ class Narrows(Question):
             return Finding("open", None, because)
         assert change.low is not None and change.high is not None
         numbers = (
-            f"{self.ours} loses {_text(before)} against {self.theirs} at {self.first} and {_text(after)} at "
-            f"{self.last}, a change of {_text(change)} by seed{''.join(map(_diverged, pairs))}."
+            f"At {self.first}, {self.ours} loses {_text(before)} against {self.theirs}, at {self.last} "
+            f"{_text(after)}, a change of {_text(change)} by seed{''.join(map(_diverged, pairs))}."
         )
-        if before.low <= 0:
-            return Finding("open", change, f"No gap is sure in the first place: {numbers}")
-        verdict: Verdict = "supported" if change.high < 0 else "contradicted" if change.low > 0 else "open"
+        if before.low <= MARGIN_NATS:
+            return Finding("open", change, f"{numbers} No gap beyond {MARGIN_NATS} is sure in the first place.")
+        verdict: Verdict = "supported" if change.high < 0 else "contradicted" if change.low > -MARGIN_NATS else "open"
         if verdict == "supported" and pairs[1].lost():
             verdict = "open"
-        return Finding(verdict, change, numbers[0].upper() + numbers[1:])
+        return Finding(verdict, change, numbers)
 
 
 def judge(study: StudyConfig, sweep: SweepConfig, runs: Sequence[QualityRun]) -> list[Claim]:
@@ -227,7 +226,7 @@ def questions(study: StudyConfig, sweep: SweepConfig) -> list[Question]:
 
 def margin_here(laws: Sequence[Law], baseline: str, central_tokens: int, loss_nats: float | None) -> str:
     """Why the margin is what it is, and how many more parameters are worth it by the baseline's own law."""
-    fixed = f"{central_tokens:,} tokens"
+    fixed = f"{central_tokens} tokens"
     law = next((one for one in laws if (one.arm, one.against, one.fixed) == (baseline, "parameters", fixed)), None)
     if law is None or loss_nats is None or law.exponent.value <= 0 or loss_nats <= MARGIN_NATS:
         return f"{MARGIN_REASON}; {baseline} has no law here that says how many parameters bring as much"
@@ -289,7 +288,9 @@ def _gaps(pair: Pair) -> dict[int, float]:
 
 
 def _text(estimate: Estimate) -> str:
-    return f"{estimate.value:+.3f} nats [{estimate.low:+.3f}, {estimate.high:+.3f}]"
+    assert estimate.low is not None and estimate.high is not None
+    value, low, high = (f"{round(number, 3) + 0.0:+.3f}" for number in (estimate.value, estimate.low, estimate.high))
+    return f"{value} nats [{low}, {high}]"
 
 
 def _diverged(pair: Pair) -> str:

@@ -48,8 +48,8 @@ def laws(runs: Sequence[QualityRun], models: Sequence[QualityModel]) -> list[Law
 
     kinds: list[tuple[Against, Callable[[QualityRun], int], Callable[[QualityRun], str]]] = [
         ("tokens", lambda run: run.tokens, lambda run: f"size {run.size}"),
-        ("parameters", parameters, lambda run: f"{run.tokens:,} tokens"),
-        ("layer_parameters", layers, lambda run: f"{run.tokens:,} tokens"),
+        ("parameters", parameters, lambda run: f"{run.tokens} tokens"),
+        ("layer_parameters", layers, lambda run: f"{run.tokens} tokens"),
     ]
     found = []
     for arm in dict.fromkeys(model.arm for model in models):

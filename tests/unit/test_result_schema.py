@@ -12,6 +12,7 @@ from pipeline.errors import ResultError
 from pipeline.export import folder as engine_folder
 from pipeline.results import KINDS, RESULTS, Result, TtftResult, read, schema, write
 from tests.unit import result_files as real
+from tests.unit import study_results as study
 from tests.unit.result_files import PROVENANCE
 
 
@@ -27,6 +28,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
         real.one_rank(root),
         real.projection(root),
         real.engine(root, "demo_standard"),
+        study.search(),
+        study.quality(),
+        study.trade(),
     ]
     return {type(result).__name__: result for result in found}
 

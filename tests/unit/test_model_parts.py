@@ -24,6 +24,7 @@ from pipeline.models.huggingface import load_huggingface
 from pipeline.models.placement import own_parts, shape_faults
 from pipeline.models.shard import rule_of, unshard
 from pipeline.models.trace import trace
+from pipeline.training.branch import Branch
 from pipeline.training.loss import LossModule
 from pipeline.training.optimizer import make_optimizer
 from tests.unit.test_models import TOKENS, config, perturbed, reference
@@ -256,3 +257,12 @@ def test_a_huggingface_head_that_is_not_tied_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "gpt2", "n_embd": 8, "tie_word_embeddings": false}')
     with pytest.raises(CheckpointError, match="tie_word_embeddings=false"):
         load_huggingface(tmp_path)
+
+
+def test_a_checkpoint_from_before_these_fields_is_of_a_model_with_their_defaults(tmp_path):
+    case, training = config("kraken", 4), compose([]).training
+    stored = {name: value for name, value in case.identity().items() if name not in ("mixing", "tie_embeddings")}
+    branch = Branch(tmp_path, 1, 0, 10, "a-fingerprint", {}, stored)
+    branch.check(case, training)
+    with pytest.raises(CheckpointError, match=r"model\.mixing is sum there and mean here"):
+        branch.check(config("kraken", 4, mixing="mean"), training)

@@ -16,7 +16,7 @@ class Models:
 
     size: str
     tp_size: int
-    by_architecture: dict[str, ModelConfig]
+    by_architecture: dict[str, ModelConfig]  # or by other names, where several models are of one architecture
     configured: frozenset[str]  # architectures whose model is a config file; the others' are derived from the standard
 
     @property
@@ -25,7 +25,7 @@ class Models:
 
     def weights_of(self, architecture: str) -> str:
         """Name of the model whose trained weights an architecture runs: a schedule of another runs that one's."""
-        owner = block_of(architecture).weights_of
+        owner = block_of(self.by_architecture[architecture].architecture).weights_of
         return self.by_architecture[owner if owner in self.by_architecture else architecture].name
 
     def overrides(self, architecture: str) -> list[str]:

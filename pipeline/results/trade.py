@@ -7,6 +7,8 @@ from pydantic import Field
 from pipeline.results.file import Result, Row, Typed
 from pipeline.results.quality import Estimate
 
+TimeKind = Literal["measured", "measured compute, modelled communication", "projected"]
+
 
 class TradeRow(Row):
     """One arm at one size: its loss at the central token count, and its TTFT, measured or projected (`kind`)."""
@@ -21,14 +23,15 @@ class TradeRow(Row):
         "null outside of them"
     )
     gain_nats: Estimate | None = Field(
-        description="that minus this arm's loss: above 0, the arm is the better model of its speed; null as above"
+        description="that minus this arm's loss: above 0, the arm is the better model of its speed; its 95% interval "
+        "holds the scatter of seeds and of rounds; null as above, and for the baseline"
     )
 
 
 class TradeSetting(Typed):
     """Where the times of one kind come from."""
 
-    kind: Literal["measured", "projected"] = Field(description="of the times")
+    kind: TimeKind = Field(description="of the times")
     where: str = Field(description="ranks and link measured over, or hardware projected for")
     tp_size: int = Field(description="ranks")
     context: int = Field(description="prompt tokens")
@@ -47,4 +50,4 @@ class TradeResult(Result):
     central_tokens: int = Field(description="training tokens of the losses")
     settings: list[TradeSetting] = Field(description="one for the measured, one for the projected times")
     rows: list[TradeRow] = Field(description="every arm at every size, measured and projected")
-    verdict: str = Field(description="whether a faster, worse model beats a smaller standard one, in a sentence")
+    verdict: str = Field(description="whether a faster, worse model beats a smaller standard one, in a sentence a kind")

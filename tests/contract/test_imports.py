@@ -23,11 +23,15 @@ ALLOWED = {
     "benchmark": {"engines", "export", "models", "communication", "config"},
     "projection": {"models", "communication", "config"},
     "report": {"config"},
-    "experiment": {"benchmark", "config", "compose", "tracking"},
+    "study": {
+        *("training", "models", "data", "benchmark", "projection", "communication"),
+        *("config", "compose", "tracking", "experiment"),
+    },
+    "experiment": {"benchmark", "study", "config", "compose", "tracking"},
 }
 SHARED = {"errors", "files", "provenance", "results"}  # plain modules every room may use
 OUTSIDE = {
-    "ray": {f"pipeline/training/ray_{name}.py" for name in ("launcher", "group", "failure")},
+    "ray": {f"pipeline/training/ray_{name}.py" for name in ("launcher", "group", "failure", "trials")},
     "mlflow": {"pipeline/tracking.py"},
     "lm_eval": {"pipeline/evaluation/harness/adapter.py"},
     "hydra": {"pipeline/compose.py"},

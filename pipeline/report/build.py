@@ -8,7 +8,17 @@ from typing import Any
 from pipeline import files, provenance
 from pipeline.config import Config
 from pipeline.config.reference import ReferenceConfig
-from pipeline.report import line_figures, quality, quality_figures, speed, speed_figures, superglue, time_figures
+from pipeline.report import (
+    line_figures,
+    quality,
+    quality_figures,
+    same_tokens,
+    same_tokens_figures,
+    speed,
+    speed_figures,
+    superglue,
+    time_figures,
+)
 from pipeline.report.inputs import Inputs, read_inputs
 from pipeline.report.page import page
 from pipeline.report.projection import PAPER_TABLES, paper_table, projection_table
@@ -38,6 +48,7 @@ def write_report(config: Config, fingerprint: str) -> dict[str, Any]:
         "title": f"{config.scale.name} scale: {config.experiment.title if config.experiment else 'results'}",
         "demo": DEMO if inputs.demo else "",
         "headline": headline(all_means(_timed(inputs), reference)),
+        "studies": [same_tokens.section(inputs, study) for study in inputs.studies.values()],
         "tables": {table.name: table.as_dict() for table in tables},
         "figures": {figure.name: figure.as_dict() for figure in figures},
         "missing": missing(inputs),
@@ -57,8 +68,9 @@ def _timed(inputs: Inputs) -> list[Timed]:
 
 
 def make_tables(inputs: Inputs, reference: ReferenceConfig) -> list[Table]:
-    """Every table that the results fill, quality first."""
+    """Every table that the results fill, studies and quality first."""
     candidates: list[Table | None] = [
+        *(table for study in inputs.studies.values() for table in same_tokens.tables(inputs, study)),
         quality.models_table(inputs),
         quality.training_table(inputs),
         quality.perplexity_table(inputs, reference),
@@ -78,6 +90,7 @@ def make_figures(inputs: Inputs, reference: ReferenceConfig, tables: list[Table]
     timed = _timed(inputs)
     scored = [table for table in tables if table.name in inputs.tasks and table.name.startswith("superglue")]
     found: list[Figure | None] = [
+        *(figure for study in inputs.studies.values() for figure in same_tokens_figures.figures(inputs, study)),
         quality_figures.training_curves(inputs),
         quality_figures.perplexity_points(inputs),
         *(quality_figures.superglue_bars(inputs, table) for table in scored),
@@ -148,6 +161,7 @@ def _csv(table: Table) -> str:
     out = io.StringIO()
     keys = ["kind", *(column.key for column in table.used_columns)]
     errors = [column.error_key for column in table.used_columns if column.error_key]
+    errors += [key for column in table.used_columns if column.interval for key in column.interval_keys]
     keys += [key for key in errors if key not in keys and any(row.get(key) is not None for row in table.rows)]
     writer = csv.DictWriter(out, keys, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

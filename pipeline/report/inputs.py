@@ -9,6 +9,7 @@ from typing import TypeVar
 from pipeline.errors import PipelineError, ResultError
 from pipeline.files import VARIANT, plain_name
 from pipeline.report import style
+from pipeline.report.study import PARTS, Study
 from pipeline.results import (
     BOUND,
     EngineResult,
@@ -19,17 +20,22 @@ from pipeline.results import (
     TtftResult,
     read,
 )
-from pipeline.results.file import AnyResult, Result
+from pipeline.results.file import AnyResult, Result, Row
 from pipeline.results.kinds import Kind
+from pipeline.results.quality import QualityResult
+from pipeline.results.search import SearchResult
 from pipeline.results.tasks import against_baseline
+from pipeline.results.trade import TradeResult
 from pipeline.results.ttft import TimedRow
 
 PAPER_ARCHITECTURES = ("standard", "parallel", "kraken")
 DEMO = "Demo scale: measured rows show that everything works, not what the paper's models would do."
 ModelResult = TrainingResult | PerplexityResult | TasksResult
+StudyResult = SearchResult | QualityResult | TradeResult
 KINDS_OF: dict[type[Result], tuple[Kind, ...]] = {  # of rows; measured everywhere else
     TtftResult: ("measured", "measured compute, modelled communication"),
     ProjectionResult: ("projected",),
+    TradeResult: ("measured", "measured compute, modelled communication", "projected"),
 }
 AnyModelResult = TypeVar("AnyModelResult", TrainingResult, PerplexityResult, TasksResult)
 
@@ -57,6 +63,7 @@ class Inputs:
     ttft: dict[str, TtftResult] = field(default_factory=dict)
     projections: dict[str, ProjectionResult] = field(default_factory=dict)
     engines: dict[str, EngineResult] = field(default_factory=dict)  # by folder
+    studies: dict[str, Study] = field(default_factory=dict)  # by folder
     faults: list[str] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
 
@@ -83,7 +90,10 @@ class Inputs:
         """A colour an architecture, the same in every figure."""
         rows: list[TimedRow] = [row for timed in self.ttft.values() for row in timed.rows]
         rows += [row for projected in self.projections.values() for row in projected.rows]
-        return style.colours([*(row.architecture for row in rows), *map(self.architecture, self.models)])
+        found = [*(row.architecture for row in rows), *map(self.architecture, self.models)]
+        return style.colours(
+            [*found, *(name for study in self.studies.values() for name in study.architectures.values())]
+        )
 
     def read(self, path: Path, kind: type[AnyResult]) -> AnyResult | None:
         """The result in `path`, or None with the fault noted."""
@@ -136,6 +146,8 @@ def read_inputs(results: Path, engines: Path, scale: str, order: list[str]) -> I
 def _odd_place(result: Result, path: Path) -> str | None:
     """How a result contradicts the place where it lies: what is shown of it takes its name from there."""
     folder, name = plain_name(path.parent.name), plain_name(path.stem)
+    if isinstance(result, StudyResult) and result.study != folder:
+        return f"is of study {result.study}"
     if isinstance(result, TrainingResult | PerplexityResult | TasksResult) and result.model != folder:
         return f"is of model {result.model}"
     if isinstance(result, TasksResult) and result.evaluation != name:
@@ -151,8 +163,15 @@ def _odd_place(result: Result, path: Path) -> str | None:
 def _odd_kind(result: Result) -> str | None:
     """Rows of a kind that no such result has."""
     allowed = KINDS_OF.get(type(result), ("measured",))
-    rows = result.rows if isinstance(result, TtftResult | ProjectionResult) else []
-    rows = [*rows, *(result.tasks.values() if isinstance(result, TasksResult) else [])]
+    rows: list[Row] = []
+    if isinstance(result, TtftResult | ProjectionResult | TradeResult):
+        rows += result.rows
+    elif isinstance(result, TasksResult):
+        rows += result.tasks.values()
+    elif isinstance(result, SearchResult):
+        rows += result.trials
+    elif isinstance(result, QualityResult):
+        rows += [*result.runs, *result.cells]
     kinds = [getattr(result, "kind", allowed[0]), *(row.kind for row in rows)]
     odd = next((kind for kind in kinds if kind not in allowed), None)
     return f"has a row of kind {odd}, where only {' or '.join(allowed)} can be" if odd else None
@@ -160,7 +179,10 @@ def _odd_kind(result: Result) -> str | None:
 
 def _read_of_model(inputs: Inputs, path: Path) -> None:
     model, (what, *variant) = path.parent.name, path.stem.split(VARIANT)
-    if what == "training":
+    if what in PARTS:
+        if found := inputs.read(path, PARTS[what]):
+            setattr(inputs.studies.setdefault(model, Study(model)), what, found)
+    elif what == "training":
         if trained := inputs.read(path, TrainingResult):
             inputs.training[model] = trained
     elif what == "perplexity":

@@ -65,10 +65,12 @@ class Figure:
     png: bytes
     svg: bytes
     demo: str = ""
+    study: str = ""  # the study whose section it stands in
 
     def as_dict(self) -> dict[str, Any]:
         files = {ending: f"figures/{self.name}.{ending}" for ending in ("png", "svg")}
-        return {"title": self.title, "caption": self.caption, "kinds": list(self.kinds), "demo": self.demo, **files}
+        words = {"title": self.title, "caption": self.caption, "demo": self.demo, "study": self.study}
+        return {**words, "kinds": list(self.kinds), **files}
 
     def inline_svg(self) -> str:
         """The drawing for an HTML page: black follows the page's text colour, nothing is loaded."""
@@ -83,7 +85,9 @@ def canvas(width: float = 7.2, height: float = 3.6) -> Canvas:
     return Canvas(figsize=(width, height), dpi=150, layout="constrained")
 
 
-def finish(drawing: Canvas, name: str, title: str, caption: str, kinds: Iterable[str], demo: str = "") -> Figure:
+def finish(
+    drawing: Canvas, name: str, title: str, caption: str, kinds: Iterable[str], demo: str = "", study: str = ""
+) -> Figure:
     """Render to PNG and SVG; the same drawing gives the same bytes."""
     png, svg = io.BytesIO(), io.BytesIO()
     with matplotlib.rc_context({**SETTINGS, "svg.hashsalt": name}):
@@ -91,7 +95,7 @@ def finish(drawing: Canvas, name: str, title: str, caption: str, kinds: Iterable
         drawing.set_layout_engine("none")
         drawing.savefig(png, format="png", facecolor="white")
         drawing.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
-    return Figure(name, title, caption, tuple(dict.fromkeys(kinds)), png.getvalue(), svg.getvalue(), demo)
+    return Figure(name, title, caption, tuple(dict.fromkeys(kinds)), png.getvalue(), svg.getvalue(), demo, study)
 
 
 def readable(name: str) -> str:

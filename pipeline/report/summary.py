@@ -14,6 +14,7 @@ SHOWN = {
     "engines": ("engine_folder", "ranks", "collectives", "size_bytes", "build_s", "target"),
 }
 TTFT = ("size", "context", "tp_size", "link", "architecture", "ttft_ms_median", "speedup", "share_hidden")
+LOSSES = ("size", "tokens", "arm", "loss_nats", "difference_nats", "diverged", "learning_rate")
 
 
 def summary(report: dict[str, Any]) -> str:
@@ -21,8 +22,11 @@ def summary(report: dict[str, Any]) -> str:
     parts = [f"{report['title']}"]
     if report.get("demo"):
         parts.append(report["demo"])
+    parts += [f"\n{study['line']}" for study in report["studies"] if study["line"]]
     for name, table in report["tables"].items():
         keys = SHOWN.get(plain_name(name)) or (TTFT if name.startswith("ttft_") else None)
+        if table["study"]:
+            keys = LOSSES if name.startswith("losses_") else None
         rows = [row for row in table["rows"] if is_measured(row)] if keys else []
         if not keys or not rows:
             continue
@@ -41,8 +45,9 @@ def summary(report: dict[str, Any]) -> str:
     ]
     if lines:
         parts.append(f"\n{headline['what']}\n" + "\n".join(lines))
-    if report["missing"]:
-        parts.append("\nnot here: " + "; ".join(item["what"] for item in report["missing"]))
+    missing = [*(item for study in report["studies"] for item in study["missing"]), *report["missing"]]
+    if missing:
+        parts.append("\nnot here: " + "; ".join(item["what"] for item in missing))
     return "\n".join(parts)
 
 

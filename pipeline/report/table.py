@@ -10,7 +10,7 @@ from pipeline.results import KINDS
 
 Row = dict[str, Any]
 MODELLED = "measured compute, modelled communication"
-Format = Literal["text", "integer", "number", "percent", "signed", "signed_percent", "yes_no"]
+Format = Literal["text", "integer", "number", "percent", "signed", "signed_percent", "short", "yes_no"]
 
 
 def flat(result: BaseModel) -> Row:
@@ -38,6 +38,7 @@ class Column:
     format: Format = "text"
     digits: int = 2
     error_key: str | None = None  # key of the value's standard error, written behind ±
+    interval: bool = False  # the 95% interval, keys <key>_low and <key>_high, is written in brackets
     fold: bool = False  # said once below the table where all rows agree
 
     def text(self, row: Row) -> str:
@@ -48,7 +49,14 @@ class Column:
         digits = min(self.digits, _decimals(value)) if row.get("kind") == "quoted" else self.digits
         written = replace(self, digits=digits)._written(value)
         error = row.get(self.error_key) if self.error_key else None
-        return written if error is None else f"{written} ± {self._written(error, sign=False)}"
+        if error is not None:
+            return f"{written} ± {self._written(error, sign=False)}"
+        low, high = (row.get(key) for key in self.interval_keys) if self.interval else (None, None)
+        return written if low is None or high is None else f"{written} ({self._written(low)} to {self._written(high)})"
+
+    @property
+    def interval_keys(self) -> tuple[str, str]:
+        return f"{self.key}_low", f"{self.key}_high"
 
     def _written(self, value: Any, sign: bool = True) -> str:
         if self.format == "yes_no":
@@ -59,6 +67,8 @@ class Column:
             return f"{value:,.{self.digits}f}"
         if self.format == "signed":
             return f"{value:{'+' if sign else ''},.{self.digits}f}"
+        if self.format == "short":
+            return f"{value:g}"
         if self.format == "percent":
             return f"{100 * value:.{self.digits}f}%"
         if self.format == "signed_percent":
@@ -86,6 +96,7 @@ class Table:
     verdict: str = ""
     notes: Sequence[str] = field(default_factory=tuple)
     demo: str = ""  # the sentence above a table of a demo
+    study: str = ""  # the study whose section it stands in
 
     def __post_init__(self) -> None:
         without = [row for row in self.rows if row.get("kind") not in KINDS]
@@ -123,6 +134,7 @@ class Table:
         return {
             "title": self.title,
             "demo": self.demo,
+            "study": self.study,
             "verdict": self.verdict,
             "notes": list(self.notes),
             "columns": [asdict(column) for column in self.used_columns],

@@ -85,8 +85,9 @@ def quality(scale: str = "demo", study: str = "same_tokens", diverging: str = ""
 
 
 def layer_parameters(arm: str, size: str) -> int:
-    equal = SIZES[size] - 1_000_000
-    return equal if arm.endswith("_layers") or arm == "standard" else int(equal * (1 - 0.12 * ARMS[arm][1] / 4))
+    """Narrow ways have small embeddings: at equal parameters more of them stand in layers."""
+    equal = SIZES[size] - 700_000
+    return equal if arm.endswith("_layers") else equal + 55_000 * (ARMS[arm][1] - 1)
 
 
 def model(arm: str, size: str) -> QualityModel:
@@ -101,7 +102,7 @@ def model(arm: str, size: str) -> QualityModel:
         n_ways=n_ways,
         n_head=4,
         n_embd=160 // n_ways,
-        parameters=SIZES[size] + (240_000 * n_ways if in_layers else 1000 * n_ways),
+        parameters=SIZES[size] - (60_000 * n_ways if in_layers else 1000 * n_ways),
         layer_parameters=layer_parameters(arm, size),
         training_flops_per_token=6.0 * SIZES[size],
         learning_rate=4e-3,

@@ -18,6 +18,7 @@ from pipeline.config import Config, ModelConfig, known_keys, nearest, parse
 from pipeline.config.group import Group
 from pipeline.config.hardware import HardwareConfig
 from pipeline.config.parsing import parse_group
+from pipeline.config.study import StudyConfig
 from pipeline.errors import ConfigError
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -74,6 +75,24 @@ def shipped(group: str, name: str) -> Group:
     assert isinstance(raw, dict)
     raw[group].pop("defaults", None)
     return parse_group(group, raw[group], f"conf/{group}/{name}.yaml")
+
+
+@cache
+def shipped_study(experiment: str) -> StudyConfig | None:
+    """The study of conf/experiment/<experiment>.yaml, as no override changed it; None where there is none."""
+    if experiment not in group_options("experiment"):
+        return None
+    raw = compose_raw([f"+experiment={experiment}"]).get("study")
+    if raw is None:
+        return None
+    study = parse_group("study", raw, f"conf/experiment/{experiment}.yaml")
+    assert isinstance(study, StudyConfig)
+    return study
+
+
+def experiments_with(group: str) -> list[str]:
+    """Experiments whose file sets a group that has no default."""
+    return [name for name in group_options("experiment") if compose_raw([f"+experiment={name}"]).get(group)]
 
 
 def device_flops() -> dict[str, float]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 SQLITE = "sqlite:///"
 STANDALONE = "stages run on their own"
 OPENING_S = 180.0  # making a new store takes some seconds, on a busy machine more
+SEARCHED = 10_000  # runs that one search of the store may bring
 BATCH = 900  # the store takes at most 1000 metrics a call
 
 
@@ -35,6 +36,17 @@ class StageRun:
 
     def log_artifact(self, path: Path) -> None:
         """A file or a folder to keep with the run."""
+
+    def log_trial(
+        self,
+        name: str,
+        key: str,
+        params: dict[str, Any],
+        rows: list[tuple[int, dict[str, float]]],
+        metrics: dict[str, float],
+        outcome: str,
+    ) -> None:
+        """A finished trial as a run below this one; once, however often it is told. `key` names its work."""
 
 
 class Tracker:
@@ -180,6 +192,7 @@ class MlflowStageRun(StageRun):
     def __init__(self, mlflow: Any, client: Any, run_id: str, resumed: bool = False) -> None:
         self._mlflow, self._client, self._run_id = mlflow, client, run_id
         self._resumed = resumed
+        self._trials: set[str | None] | None = None  # works of the runs below this one that have ended
         self._steps: dict[str, set[int]] = {}  # of each curve, what an earlier process has sent
         self._times: dict[tuple[str, int], int] = {}  # what is sent again must be the same row, which the store drops
 
@@ -202,6 +215,36 @@ class MlflowStageRun(StageRun):
                 if step not in self._sent_before(key)
             ]
         )
+
+    def log_trial(
+        self,
+        name: str,
+        key: str,
+        params: dict[str, Any],
+        rows: list[tuple[int, dict[str, float]]],
+        metrics: dict[str, float],
+        outcome: str,
+    ) -> None:
+        if self._trials is None:
+            below = f"tags.`mlflow.parentRunId` = '{self._run_id}' and attributes.status = 'FINISHED'"
+            self._trials = {
+                run.data.tags.get("work")
+                for run in self._client.search_runs([self._experiment()], below, max_results=SEARCHED)
+            }
+        if key in self._trials:
+            return
+        tags = {"mlflow.parentRunId": self._run_id, "work": key, "outcome": outcome}
+        tags |= {"host": provenance.host(), "process": str(os.getpid())}
+        run = self._client.create_run(self._experiment(), tags=tags, run_name=name)
+        child = MlflowStageRun(self._mlflow, self._client, run.info.run_id)
+        child.log_params(params)
+        child.log_series(rows)
+        child.log_metrics(metrics)
+        self._client.set_terminated(run.info.run_id)
+        self._trials.add(key)
+
+    def _experiment(self) -> str:
+        return str(self._client.get_run(self._run_id).info.experiment_id)
 
     def _sent_before(self, key: str) -> set[int]:
         """A process that was killed may have sent more than it wrote down."""

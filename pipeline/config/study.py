@@ -7,8 +7,10 @@ from pydantic import Field, NonNegativeFloat, field_validator, model_validator
 from pipeline.config.group import Group, Name
 from pipeline.config.model import ModelConfig
 
-FREE = ("architecture", "n_ways", "track_depth", "ffn_expansion", "mixing", "mixes_first_layer", "init_over_ways")
-FREE += ("position", "tie_embeddings")  # what an arm may say of its model; the width follows from the budget
+FREE = (  # what an arm may say of its model; the width follows from the budget
+    *("architecture", "n_ways", "track_depth", "ffn_expansion", "mixing", "mixes_first_layer", "init_over_ways"),
+    *("position", "tie_embeddings"),
+)
 
 
 class Arm(Group):
@@ -18,10 +20,13 @@ class Arm(Group):
     budget: Literal["all", "layers"] = Field(
         "all", description="the parameters that are the standard model's: all of them, or all but embeddings and head"
     )
+    sizes: Literal["all", "central"] = Field(
+        "all", description="where it is trained: at every size, or the central one"
+    )
     rate_width_exponent: NonNegativeFloat = Field(
         0.0, description="away from the searched size the rate is scaled by (searched width / width) to this power"
     )
-    warmup_factor: NonNegativeFloat = Field(1.0, description="warm-up, in training.warmup_steps")
+    warmup_factor: NonNegativeFloat = Field(1.0, description="warm-up, in sweep.warmup_steps")
 
     @field_validator("model")
     @classmethod
@@ -46,7 +51,9 @@ class StudyConfig(Group):
 
     @model_validator(mode="after")
     def check_baseline(self) -> "StudyConfig":
-        """The baseline is an arm."""
+        """The baseline is an arm, at every size."""
         if self.baseline not in self.arms:
             raise ValueError(f"baseline={self.baseline}: no such arm; there are {', '.join(self.arms)}")
+        if self.arms[self.baseline].sizes != "all":
+            raise ValueError(f"baseline={self.baseline}: must stand at every size; set its sizes=all")
         return self

@@ -25,14 +25,23 @@ class SweepConfig(Group):
     central_size: Name = Field(description="the size that sees every token count, and where recipes are searched")
     central_tokens: PositiveInt = Field(description="the token count that every size sees")
     crossed: bool = Field(True, description="only the cross; false: every size at every count")
-    n_seeds: Annotated[int, Field(ge=2)] = Field(3, description="runs of a cell: seeds training.seed and those after it")
-    head_multiple: PositiveInt = Field(1, description="head sizes are multiples of it; 8 for most fused kernels on GPUs")
+    warmup_steps: NonNegativeInt = Field(description="steps of linear warm-up, the same for every token count")
+    n_seeds: Annotated[int, Field(ge=2)] = Field(
+        3, description="runs of a cell: seeds training.seed and those after it"
+    )
+    head_multiple: PositiveInt = Field(
+        1, description="head sizes are multiples of it; 8 for most fused kernels on GPUs"
+    )
     learning_rates: Annotated[list[PositiveFloat], Once] = Field(description="peak rates searched", min_length=1)
     init_stds: Annotated[list[PositiveFloat], Once] = Field(description="initial scales searched", min_length=1)
     search_tokens: PositiveInt = Field(description="tokens of a trial that the search does not stop")
-    search_every_size: bool = Field(False, description="recipes are searched at every size, not at the central one alone")
+    search_every_size: bool = Field(
+        False, description="recipes are searched at every size, not at the central one alone"
+    )
     rungs: PositiveInt = Field(3, description="times at which the search may stop a trial, the end counted")
-    reduction_factor: Annotated[float, Field(gt=1)] = Field(2.0, description="of so many trials one passes a rung (ASHA)")
+    reduction_factor: Annotated[float, Field(gt=1)] = Field(
+        2.0, description="of so many trials one passes a rung (ASHA)"
+    )
     extend: NonNegativeInt = Field(2, description="rates added beyond the best where it is the lowest or highest one")
 
     @model_validator(mode="after")

@@ -31,8 +31,8 @@ class Experiment:
     @property
     def key(self) -> str:
         """Names what is run, whatever the models: the same key goes on in the same parent run."""
-        groups = ("data", "training", "evaluation", "engine", "benchmark", "link", "hardware")
-        return fingerprint(values(self.config, groups))
+        groups = ("data", "training", "study", "sweep", "evaluation", "engine", "benchmark", "link", "hardware")
+        return fingerprint(values(self.config, (group for group in groups if getattr(self.config, group) is not None)))
 
     def work(self) -> Iterator[Work]:
         """Everything to do, in order: a stage for all models before the next stage."""
@@ -91,7 +91,7 @@ def _compose_for(name: str, overrides: list[str], scale: str) -> Config:
 
 def _stages(config: Config) -> tuple[Stage, ...]:
     assert config.experiment is not None
-    names = config.experiment.stages or [stage.name for stage in STAGES]
+    names = config.experiment.stages or [stage.name for stage in STAGES if not stage.on_request]
     unknown = [name for name in names if name not in BY_NAME]
     if unknown:
         raise ConfigError(f"experiment.stages={unknown}: no such stage; there are: {', '.join(BY_NAME)}")

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 from pipeline.config import Config
+from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from pipeline.config.benchmark import BenchmarkConfig
@@ -56,7 +57,10 @@ def values(config: Config, entries: Iterable[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for entry in entries:
         group, _, field = entry.partition(".")
-        body = getattr(config, group).identity()
+        value = getattr(config, group)
+        if value is None:
+            raise ConfigError(_none_chosen(group))
+        body = value.identity()
         found[entry] = body[field] if field else body
     return found
 
@@ -87,6 +91,23 @@ class _Restricted:
                 f"{self._reader} reads {self._name}.{field}, which its settings in pipeline/experiment/stages.py lack"
             )
         return getattr(self._group, field)
+
+
+def _none_chosen(group: str) -> str:
+    from pipeline.compose import experiments_with
+
+    return f"{group}: none is chosen; +experiment=NAME brings one: {', '.join(experiments_with(group))}"
+
+
+def arm_values(config: Config) -> dict[str, Any]:
+    """The models of a study's arms at every size; raises ConfigError where one cannot be."""
+    from pipeline.compose import model_config
+    from pipeline.study.arms import models
+
+    if config.study is None:
+        raise ConfigError(_none_chosen("study"))
+    found = models(config.study, config.sweep, model_config)
+    return {"models": {f"{arm} {size}": model.identity() for (arm, size), model in found.items()}}
 
 
 def timed_values(config: Config) -> dict[str, Any]:

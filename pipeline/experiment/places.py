@@ -10,6 +10,7 @@ from pipeline.experiment.stages import (
     GRID,
     MODEL,
     PERPLEXITY,
+    STUDY,
     TASKS,
     models_the_link,
     passes_links,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pipeline.benchmark.grid import Models
 
 
+STUDY_SETTINGS = tuple(entry for entry in STUDY if entry != "study")
 SHOWN = ("reference.superglue_3shot", "reference.superglue_rows")  # beside the scores of tasks
 
 
@@ -95,6 +97,20 @@ def projection(config: Config) -> Path:
     hardware = config.hardware.name + variant(config, ["hardware"])
     benchmark = config.benchmark.name + variant(config, GRID, ["reference"])
     return results(config) / f"projection-{hardware}-{benchmark}.json"
+
+
+def study(config: Config) -> Path:
+    """The folder of a study's results."""
+    if config.study is None:
+        raise ConfigError("study: none is chosen; +experiment=NAME brings one")
+    return results(config) / f"{config.study.name}{variant(config, ['study'], STUDY_SETTINGS)}"
+
+
+def trade(config: Config) -> Path:
+    entries = ["benchmark", "hardware", "reference", "cluster.device", "cluster.threads_per_rank", "cluster.pin_cores"]
+    link = config.link.name + variant(config, ["link"])
+    suffix = variant(config, (), entries)
+    return study(config) / f"trade{suffix}{'' if link == 'loopback' else f'-{link}'}.json"
 
 
 def baseline(config: Config) -> list[Path]:
@@ -186,6 +202,9 @@ PLACES: dict[str, Callable[[Config], Path | list[Path]]] = {
     "data": data,
     "manifest": lambda config: data(config) / "manifest.json",
     "branched": branched,
+    "search": lambda config: study(config) / "search.json",
+    "quality": lambda config: study(config) / "quality.json",
+    "trade": trade,
     "trained": trained,
     "training": lambda config: results(config) / model_name(config) / "training.json",
     "curve": lambda config: results(config) / model_name(config) / "curve.csv",

@@ -32,6 +32,7 @@ class Stage:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     always: bool = False  # cheap, or looks for itself what has changed: never passed over
+    on_request: bool = False  # only in experiments that name it, and not in dvc.yaml: hours of trials, kept one by one
     optional: bool = False  # left out, with the reason, where the machine lacks something for it
     also: Mapping[str, Callable[[Config], bool]] = field(default_factory=dict)  # settings that count where this holds
     resolve: Callable[[Config], dict[str, Any]] | None = None  # values that the settings only name

@@ -1,7 +1,7 @@
 """The one list of stages. dvc.yaml is tested against it, and `python -m pipeline` runs it from top to bottom."""
 
 from pipeline.config import Config
-from pipeline.experiment.identity import projected_values, timed_values
+from pipeline.experiment.identity import arm_values, projected_values, timed_values
 from pipeline.experiment.stage import Stage
 
 
@@ -22,6 +22,7 @@ def passes_links(config: Config) -> bool:
 
 
 MODEL = ("model", "data", "training")
+STUDY = ("data", "training", "study", "sweep")
 GRID = tuple(  # all that a projection reads of a benchmark
     f"benchmark.{name}"
     for name in ("name", "architectures", "shapes", "derived", "contexts", "tp_sizes", "batch_sizes", "dtype")
@@ -49,6 +50,39 @@ STAGES: tuple[Stage, ...] = (
         settings=MODEL,
         inputs=("data", "branched"),
         outputs=("training", "curve", "trained"),
+    ),
+    Stage(
+        "search_recipes",
+        "the rate and initial scale at which every arm of a study learns most",
+        "experiment",
+        settings=STUDY,
+        resolve=arm_values,
+        inputs=("data",),
+        outputs=("search",),
+        on_request=True,
+    ),
+    Stage(
+        "compare_quality",
+        "train every arm of a study from several seeds on the same tokens",
+        "experiment",
+        settings=STUDY,
+        resolve=arm_values,
+        inputs=("data", "search"),
+        outputs=("quality",),
+        on_request=True,
+    ),
+    Stage(
+        "weigh_speed",
+        "loss against TTFT of a study's arms, measured and projected",
+        "experiment",
+        settings=(
+            *(*STUDY, "benchmark", "link", "hardware", "reference"),
+            *("cluster.device", "cluster.threads_per_rank", "cluster.pin_cores"),
+        ),
+        resolve=arm_values,
+        inputs=("quality",),
+        outputs=("trade",),
+        on_request=True,
     ),
     Stage(
         "evaluate_perplexity",

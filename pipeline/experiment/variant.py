@@ -36,8 +36,10 @@ def variant(config: Config, spelled: Sequence[str] = (), unspelled: Sequence[str
 
 def _shipped(group: str, name: str) -> dict[str, Any]:
     """The values of conf/<group>/<name>.yaml; none where there is no such file."""
-    from pipeline.compose import group_options, shipped
+    from pipeline.compose import group_options, shipped, shipped_study
 
+    if group == "study":
+        return study.identity() if (study := shipped_study(name)) else {}
     return shipped(group, name).identity() if name in group_options(group) else {}
 
 

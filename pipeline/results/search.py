@@ -40,7 +40,9 @@ class FoundRecipe(Typed):
     learning_rate: float = Field(description="peak learning rate")
     init_std: float = Field(description="standard deviation of the initial weights")
     loss_nats: float = Field(description="validation loss of that trial, nats a token")
-    at_edge: bool = Field(description="whether the rate is the lowest or highest one tried: a better one may lie beyond")
+    at_edge: bool = Field(
+        description="whether the rate is the lowest or highest one tried: a better one may lie beyond"
+    )
 
 
 class SearchCost(Typed):

@@ -58,12 +58,12 @@ def fit(job: TrainingJob, poll: Callable[[], None], say: Callable[[str], None]) 
             ended.set()
 
     thread = threading.Thread(target=run, daemon=True)  # on the main thread Ray would take Ctrl-C, and exit with 0
-    with _terminating_as_interrupt():
+    with terminating_as_interrupt():
         try:
             thread.start()
             while not ended.wait(POLL_INTERVAL_S):
                 poll()
-                _check_head(job)
+                check_head(f"training {job.model.name}")
         except KeyboardInterrupt:
             stop.touch()
             say("stopping behind a checkpoint; interrupt again to stop at once")
@@ -93,15 +93,15 @@ def _failure(job: TrainingJob, raised: BaseException) -> RunError:
     return RunError(f"training {job.model.name} failed: {reason}; {GOES_ON}")
 
 
-def _check_head(job: TrainingJob) -> None:
-    """Raise RunError where Ray's head is gone, for which Ray itself would wait for minutes."""
+def check_head(what: str) -> None:
+    """Raise RunError where Ray's head is gone, for which Ray itself would wait for minutes; `what` needed it."""
     if any(not head.is_running() or head.status() == psutil.STATUS_ZOMBIE for head in _heads):
         for raylet in (one for one in psutil.Process().children() if one.name() == "raylet"):
             for worker in raylet.children(recursive=True):  # they would train on until Ray has given up
                 with contextlib.suppress(psutil.NoSuchProcess):
                     worker.kill()
         shutdown()
-        raise RunError(f"training {job.model.name} failed: Ray's {HEAD} ended; {GOES_ON}")
+        raise RunError(f"{what} failed: Ray's {HEAD} ended; {GOES_ON}")
 
 
 def _wait(ended: threading.Event, poll: Callable[[], None]) -> None:
@@ -145,7 +145,7 @@ def _trainer(job: TrainingJob) -> Any:
 
 
 @contextlib.contextmanager
-def _terminating_as_interrupt() -> Iterator[None]:
+def terminating_as_interrupt() -> Iterator[None]:
     """SIGTERM, as batch systems send it, counts as Ctrl-C in here."""
     if threading.current_thread() is not threading.main_thread():
         yield

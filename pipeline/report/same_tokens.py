@@ -101,9 +101,9 @@ def _losses(inputs: Inputs, study: Study, quality: QualityResult) -> Table:
         Column("parameters", "Parameters", format="integer"),
         Column("layer_parameters", "In layers", format="integer"),
         Column("budget", "Equal in"),
-        Column("n_embd", "Width", format="integer"),
         *RECIPE,
         Column("rate_is_scaled", "Rate of another size", format="yes_no"),
+        Column("n_embd", "Width", format="integer"),
     ]
     notes = [
         f"Loss on {quality.validation_tokens:,} validation tokens, mean over seeds. The difference is to "

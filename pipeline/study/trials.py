@@ -77,9 +77,8 @@ class Maker:
     ) -> Trial:
         model = model.model_copy(update={"init_std": recipe.init_std})
         trainings = [self._training(model, arm, recipe, one, seed, changes) for one in tokens]
-        group = provenance.fingerprint(
-            model.identity(), trainings[0].model_dump(mode="json"), self.config.data.identity()
-        )
+        shared = trainings[0].model_dump(mode="json", exclude={"steps", "eval_interval", "eval_windows"})
+        group = provenance.fingerprint(model.identity(), shared, self.config.data.identity())
         folder = Path(self.config.paths.runs, self.config.scale.name, FOLDER, f"{model.name}-{group}").resolve()
         jobs = []
         for training in trainings:

@@ -18,6 +18,7 @@ from pipeline.training.trial import Outcome, Trial, run_trial, stop
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # outcome.json says it all
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends at once; the same command goes on
 os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "1")
+os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # a trial that diverges at once has no loss
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # with verbose=0 the old one is silent
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")  # Tune's own state is not what a rerun goes on from
 

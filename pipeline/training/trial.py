@@ -85,7 +85,8 @@ def run_trial(
         if found is None:
             found = _run(job, report, device, say)
         else:
-            for tokens, loss_nats in found.validation[:-1]:
+            is_whole = found.outcome == "finished"  # its end is told by whoever has it run
+            for tokens, loss_nats in found.validation[:-1] if is_whole else found.validation:
                 report({"tokens": float(tokens), "loss_nats": loss_nats})
         if found.outcome != "stopped":
             write_outcome(job, found)

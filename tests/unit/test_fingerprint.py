@@ -24,6 +24,7 @@ BASES = {
     ],
     "one_rank": ["benchmark=ttft_one_rank", "benchmark.contexts=[128]", "benchmark.tp_sizes=[4]"],
     "engines": ["benchmark=ttft_engines", "benchmark.contexts=[128]"],
+    "study": ["+experiment=ablation_init", "model=demo_standard", "benchmark.contexts=[128]"],
     "checkpoint": [
         "model=gpt2",
         "data=openwebtext",
@@ -45,17 +46,28 @@ OTHER_VALUES: dict[str, Any] = {
     "benchmark.shapes.n_layer": 1,
     "link.links": ["1gbit"],
     "reference.ttft_benchmark": "ttft_mark",
+    "study.arms.model": {"architecture": "kraken", "n_ways": 2, "ffn_expansion": 2},
+    "sweep.sizes.model": "standard_124m",
+    "sweep.sizes.n_layer": 4,
+    "sweep.sizes.n_head": 2,
+    "sweep.sizes.n_embd": 128,
+    "sweep.head_multiple": 2,
 }
+STAGES_OF = {name: [one for one in STAGES if config.study or not one.on_request] for name, config in CONFIGS.items()}
 
 
 def fields(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted name, value) of every field, of what is nested and of the first of a list too."""
     for name, value in model:
-        inner = value[0] if isinstance(value, list) and value else value
+        inner = next(iter(value.values() if isinstance(value, dict) else value)) if is_filled(value) else value
         if isinstance(inner, BaseModel):
             yield from fields(inner, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def is_filled(value: Any) -> bool:
+    return isinstance(value, list | dict) and bool(value)
 
 
 def annotation_of(path: str) -> Any:
@@ -93,6 +105,9 @@ def replaced(model: Any, path: list[str], value: Any) -> Any:
     """A copy in which one field, of the first item where there is a list, has another value."""
     if isinstance(model, list):
         return [replaced(model[0], path, value), *model[1:]]
+    if isinstance(model, dict):
+        first = next(iter(model))
+        return {**model, first: replaced(model[first], path, value)}
     name, *rest = path
     return model.model_copy(update={name: replaced(getattr(model, name), rest, value) if rest else value})
 
@@ -109,15 +124,16 @@ ALL = [(name, path, value) for name, config in CONFIGS.items() for path, value i
 def test_a_field_changes_the_fingerprints_that_hold_it_and_no_other(base, path, value):
     config = CONFIGS[base]
     changed = replaced(config, path.split("."), another(path, value))
-    for stage in STAGES:
+    for stage in STAGES_OF[base]:
         differs = Work(stage, changed).fingerprint != Work(stage, config).fingerprint
         assert differs == holds(stage, config, path), stage.name
 
 
 def test_every_field_is_in_some_fingerprint_or_on_the_list_with_a_reason():
     names = {path for _, path, _ in ALL}
-    held = {path for base, path, _ in ALL if any(holds(stage, CONFIGS[base], path) for stage in STAGES)}
-    lacking = {path for path in names - held if not is_execution(path)}
+    held = {path for base, path, _ in ALL if any(holds(stage, CONFIGS[base], path) for stage in STAGES_OF[base])}
+    unset = {path for path in names if any(other.startswith(f"{path}.") for other in names)}  # in one, and not in all
+    lacking = {path for path in names - held - unset if not is_execution(path)}
     assert not lacking, "declare these in pipeline/experiment/stages.py, or say in EXECUTION why they determine nothing"
     for entry, reason in EXECUTION.items():
         assert len(reason.split()) >= 3

@@ -74,8 +74,9 @@ def _search(work: "Work") -> "Search":
 
     config = work.config
     assert config.study is not None
-    found = models(config.study, config.sweep, lookup)
-    return Search(config.sweep, config.study.arms, found, maker_of(work))
+    found, maker = models(config.study, config.sweep, lookup), maker_of(work)
+    maker.check(config.study, found)  # of the runs that follow too: a search is long
+    return Search(config.sweep, config.study.arms, found, maker)
 
 
 def _say(line: str) -> None:

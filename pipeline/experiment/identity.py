@@ -117,7 +117,17 @@ def timed_values(config: Config) -> dict[str, Any]:
 
 def projected_values(config: Config) -> dict[str, Any]:
     """The same, and on the paper's machine the files that the fit to its published times reads."""
-    found = timed_values(config)
+    return timed_values(config) | _fitted_values(config)
+
+
+def weighed_values(config: Config) -> dict[str, Any]:
+    """The arms, and what a projection of them reads besides."""
+    return arm_values(config) | _fitted_values(config)
+
+
+def _fitted_values(config: Config) -> dict[str, Any]:
+    """Shapes and files behind the fit to published times, on the paper's machine."""
+    found: dict[str, Any] = {}
     reference = config.reference
     if config.hardware.name == reference.ttft_hardware:
         from pipeline.compose import shipped

@@ -1,7 +1,7 @@
 """The one list of stages. dvc.yaml is tested against it, and `python -m pipeline` runs it from top to bottom."""
 
 from pipeline.config import Config
-from pipeline.experiment.identity import arm_values, projected_values, timed_values
+from pipeline.experiment.identity import arm_values, projected_values, timed_values, weighed_values
 from pipeline.experiment.stage import Stage
 
 
@@ -79,7 +79,7 @@ STAGES: tuple[Stage, ...] = (
             *(*STUDY, "benchmark", "link", "hardware", "reference"),
             *("cluster.device", "cluster.threads_per_rank", "cluster.pin_cores"),
         ),
-        resolve=arm_values,
+        resolve=weighed_values,
         inputs=("quality",),
         outputs=("trade",),
         on_request=True,

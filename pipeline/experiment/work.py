@@ -1,7 +1,7 @@
 """One piece of work: a stage with the settings it runs on. What a stage script is handed."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -84,9 +84,10 @@ class Work:
         """Digests of the rooms whose code makes the result."""
         return self.code_of(self.stage.module)
 
-    def code_of(self, module: str) -> dict[str, str]:
-        """Digests of the rooms that one module of the pipeline uses for this work."""
-        modules = [module, *(f"{ARCHITECTURES}.{name}" for name in self._architectures())]
+    def code_of(self, module: str, architectures: Collection[str] | None = None) -> dict[str, str]:
+        """Digests of the rooms that one module of the pipeline uses for this work, or for these architectures of it."""
+        chosen = self._architectures() if architectures is None else architectures
+        modules = [module, *(f"{ARCHITECTURES}.{name}" for name in chosen)]
         starts = [path for name in modules if (path := closure.module_file(name))]
         return closure.digests(closure.closure(starts))
 

@@ -10,7 +10,7 @@ from pipeline.errors import ConfigError
 from pipeline.models import count
 from pipeline.models.architectures import block_of
 from pipeline.models.budget import Width, solve_width
-from pipeline.models.placement import shape_faults
+from pipeline.models.placement import check_trainable, shape_faults
 from pipeline.models.timed import ModelByName
 
 TOLERANCE = 0.01  # of the budget
@@ -76,48 +76,52 @@ def standard(size: str, shape: Size, lookup: ModelByName) -> ModelConfig:
 
 def _arm_model(name: str, arm: Arm, base: ModelConfig, size: str, head_multiple: int) -> ModelConfig:
     """The model of an arm, of the width that brings it nearest to the budget."""
-    where = f"study.arms.{name} at size {size}"
-    template = _typed(where, base, arm.model)
+    try:
+        return _fitted(name, arm, base, size, head_multiple)
+    except ConfigError as error:
+        raise ConfigError(f"study.arms.{name} at size {size}: {error}") from None
+
+
+def _fitted(name: str, arm: Arm, base: ModelConfig, size: str, head_multiple: int) -> ModelConfig:
+    template = _typed(base, arm.model)
     block = block_of(template.architecture)
     if template.n_ways > 1 and block.ways == "none":
-        raise ConfigError(f"{where}: a {template.architecture} model has one way, not {template.n_ways}")
+        raise ConfigError(f"a {template.architecture} model has one way, not {template.n_ways}")
+    check_trainable(template)
     found = template
     if arm.model:
         budget = _counted(base, arm)
-        width, heads = _width(where, arm, template, base, head_multiple)
+        width, heads = _width(arm, template, base, head_multiple)
         found = template.model_copy(update={"n_embd": width.n_embd, "n_head": heads})
         off = _counted(found, arm) / budget - 1
         if abs(off) > TOLERANCE:
             which = "" if arm.budget == "all" else " of the layers"
             raise ConfigError(
-                f"{where}: no width is within {TOLERANCE:.0%} of the standard model's {budget:,} parameters{which}; "
+                f"no width is within {TOLERANCE:.0%} of the standard model's {budget:,} parameters{which}; "
                 f"the nearest, n_embd={width.n_embd} with {heads} heads, has {_counted(found, arm):,} ({off:+.1%}); "
                 "a larger size has finer steps"
             )
     found = found.model_copy(update={"name": f"{size}.{name}"})
     if faults := shape_faults(found):
-        raise ConfigError(f"{where}: {'; '.join(faults)}")
+        raise ConfigError("; ".join(faults))
     return found
 
 
-def _width(where: str, arm: Arm, template: ModelConfig, base: ModelConfig, head_multiple: int) -> tuple[Width, int]:
+def _width(arm: Arm, template: ModelConfig, base: ModelConfig, head_multiple: int) -> tuple[Width, int]:
     """The best width and number of heads: heads about as wide as the standard model's where ways have their own."""
     budget, ways = _counted(base, arm), template.n_ways
     if block_of(template.architecture).ways != "own":
         if base.n_head % ways:
-            raise ConfigError(f"{where}: n_ways={ways} must divide the standard model's {base.n_head} heads")
+            raise ConfigError(f"n_ways={ways} must divide the standard model's {base.n_head} heads")
         return solve_width(template, budget, base.n_head // ways, 1, arm.budget), base.n_head
     alone = solve_width(template, budget, 1, head_multiple, arm.budget)
     ideal = max(1, round(alone.n_embd / (base.n_embd // base.n_head)))
-    solved = {
-        heads: solve_width(template, budget, heads, head_multiple, arm.budget) for heads in range(1, 2 * ideal + 1)
-    }
-
-    def off(heads: int) -> float:
-        return abs(solved[heads].parameters / budget - 1)
-
-    near = [heads for heads in solved if off(heads) <= TOLERANCE]
-    best = min(near, key=lambda heads: (abs(heads - ideal), heads)) if near else min(solved, key=off)
+    solved: dict[int, Width] = {}
+    for heads in sorted(range(1, 2 * ideal + 1), key=lambda heads: (abs(heads - ideal), heads)):
+        solved[heads] = solve_width(template, budget, heads, head_multiple, arm.budget)
+        if abs(solved[heads].parameters / budget - 1) <= TOLERANCE:
+            return solved[heads], heads * ways
+    best = min(solved, key=lambda heads: abs(solved[heads].parameters / budget - 1))
     return solved[best], best * ways
 
 
@@ -125,11 +129,11 @@ def _counted(model: ModelConfig, arm: Arm) -> int:
     return count.parameters(model) if arm.budget == "all" else count.layer_parameters(model)
 
 
-def _typed(where: str, base: ModelConfig, changes: dict[str, object]) -> ModelConfig:
+def _typed(base: ModelConfig, changes: dict[str, object]) -> ModelConfig:
     from pydantic import ValidationError
 
     try:
         return ModelConfig.model_validate({**base.model_dump(), **changes})
     except ValidationError as error:
         first = error.errors()[0]
-        raise ConfigError(f"{where}: model.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise ConfigError(f"model.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None

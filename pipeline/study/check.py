@@ -1,5 +1,7 @@
 """What keeps a study from being run here, and what it would take."""
 
+from pathlib import Path
+
 from tabulate import tabulate
 
 from pipeline.compose import model_config
@@ -8,6 +10,7 @@ from pipeline.errors import ConfigError
 from pipeline.models import count
 from pipeline.provenance import usable_cores
 from pipeline.study.arms import Models, cells, models, searched_sizes
+from pipeline.study.trials import Maker
 from pipeline.training import plan, ray_trials
 
 
@@ -16,7 +19,10 @@ def faults(config: Config) -> list[str]:
 
     As many trials run side by side as there are cores, each of the largest model at the worst.
     """
-    largest = max(_models(config).values(), key=count.parameters)
+    found = _models(config)
+    assert config.study is not None
+    Maker(config, Path(), lambda architecture: {}, {}).check(config.study, found)  # tokens may not be there yet
+    largest = max(found.values(), key=count.parameters)
     at_once = 1 if config.cluster.device == "cuda" else usable_cores()
     alone = {"num_workers": at_once, "tp_size": 1, "fsdp": False, "cpus_per_worker": 1}
     return plan.faults(

@@ -39,8 +39,10 @@ class Progress:
             "stopped": f"stopped by the search at {last.tokens:,} tokens",
             "diverged": f"diverged: {last.fault}",
         }[last.outcome]
-        left = sum(self._left.values()) / max(1e-9, self._spent) * (time.monotonic() - self._began)
-        eta = f"; about {_duration(left)} left" if self._left else ""
+        eta = ""
+        if self._left and self._spent:
+            left = sum(self._left.values()) / self._spent * (time.monotonic() - self._began)
+            eta = f"; about {_duration(left)} left"
         self.say(f"[{self._done}/{self._total}] {trial.name}: {told} after {last.tokens:,} tokens{eta}")
 
 

@@ -1,6 +1,7 @@
 """How a stage script has a study's trials done: on Ray, told to its user, noted by its tracker."""
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING
 
 from pipeline.compose import model_config as lookup
@@ -20,7 +21,12 @@ LOOP = "pipeline.training.loop"  # the code that takes a trial's steps
 
 def maker_of(work: "Work") -> Maker:
     """The maker of a stage's trials, which are named by the code that takes their steps, not by what compares them."""
-    return Maker(work.config, work.path("data").resolve(), work.code_of(LOOP), work.device_flops())
+
+    @cache
+    def code_of(architecture: str) -> dict[str, str]:
+        return work.code_of(LOOP, {architecture})
+
+    return Maker(work.config, work.path("data").resolve(), code_of, work.device_flops())
 
 
 def runner(
@@ -59,4 +65,5 @@ def _note(log: "StageRun", trial: Trial, outcomes: list[Outcome]) -> None:
         if outcome.loss_nats is not None:
             numbers["final_val_loss_nats"] = outcome.loss_nats
         name = f"{trial.name} {job.training.steps} steps"
-        log.log_trial(name, job.fingerprint, describe(job), points, numbers, outcome.outcome)
+        key = f"{job.model.name} {job.fingerprint}"  # two arms may be one model at a size
+        log.log_trial(name, key, describe(job), points, numbers, outcome.outcome)

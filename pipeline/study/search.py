@@ -92,7 +92,12 @@ class Search:
         order = sorted(rates, key=lambda rate: abs(rates.index(rate) - (len(rates) - 1) / 2))  # the likely ones first
         found: dict[str, list[Found]] = {}
         for arm in (name for name in self.arms if (name, size) in self.models):
-            found[arm] = self._done(run, size, [(arm, Recipe(rate, scale)) for rate in order], halved=True)
+            trials = self._done(run, size, [(arm, Recipe(rate, scale)) for rate in order], halved=True)
+            if all(one.outcome.loss_nats is None for one in trials):  # those that were let through diverged
+                stopped = [(arm, one.recipe) for one in trials if one.outcome.outcome == "stopped"]
+                diverged = [one for one in trials if one.outcome.outcome == "diverged"]
+                trials = diverged + self._done(run, size, stopped, halved=False)
+            found[arm] = trials
         best = {arm: min(trials, key=Found.loss) for arm, trials in found.items()}
         others = [
             (arm, Recipe(one.recipe.learning_rate, other)) for arm, one in best.items() for other in sweep.init_stds[1:]
@@ -116,7 +121,7 @@ class Search:
 
     def _trial(self, arm: str, size: str, recipe: Recipe) -> Trial:
         model = self.models[arm, size]
-        name = f"{model.name} rate {recipe.learning_rate:.3g} scale {recipe.init_std:g}"
+        name = f"{model.name} rate {recipe.learning_rate:g} scale {recipe.init_std:g}"
         return self.maker.search_trial(name, model, self.arms[arm], recipe)
 
 

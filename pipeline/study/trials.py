@@ -1,16 +1,20 @@
 """From arms, token counts and recipes to the trials that a study runs."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
 from pipeline import provenance
 from pipeline.config import Config, ModelConfig
 from pipeline.config.execution import ClusterConfig
-from pipeline.config.study import Arm
+from pipeline.config.study import Arm, StudyConfig
 from pipeline.config.training import TrainingConfig
 from pipeline.errors import ConfigError
 from pipeline.models import count
+from pipeline.study.arms import Models, cells
 from pipeline.training import run as runs
 from pipeline.training.job import TrainingJob
 from pipeline.training.trial import Trial
@@ -32,7 +36,7 @@ class Maker:
 
     config: Config
     data_folder: Path
-    code: dict[str, str]
+    code_of: Callable[[str], dict[str, str]]  # what takes the steps of an architecture's models
     device_flops: dict[str, float]
 
     def trial(
@@ -62,6 +66,15 @@ class Maker:
             )
         return round(first)
 
+    def check(self, study: StudyConfig, models: Models) -> None:
+        """Raise ConfigError where the steps of any run of the study do not fit; needs no tokens."""
+        sweep = self.config.sweep
+        recipe = Recipe(sweep.learning_rates[0], sweep.init_stds[0])
+        for arm, size, tokens in cells(study, sweep):
+            self.first_rung(models[arm, size])
+            for one in (sweep.search_tokens, *tokens):
+                self._training(models[arm, size], study.arms[arm], recipe, one, 0, {})
+
     def tokens_per_step(self, model: ModelConfig) -> int:
         return self.config.training.global_batch_size * model.block_size
 
@@ -83,7 +96,7 @@ class Maker:
         jobs = []
         for training in trainings:
             settings = {"model": model.identity(), "training": training.identity()}
-            identity = runs.identity(settings, self.data_folder, self.code)
+            identity = runs.identity(settings, self.data_folder, self.code_of(model.architecture))
             run_folder = folder / f"{training.steps}-{identity}"
             cluster = _alone(self.config.cluster, training)
             jobs.append(
@@ -108,20 +121,23 @@ class Maker:
                 f"sweep.warmup_steps={self.config.sweep.warmup_steps}: {warmup} steps of warm-up leave none of {steps} "
                 f"({tokens} tokens); at most {steps // 4} would be sensible"
             )
-        return TrainingConfig.model_validate(
-            {
-                **base.model_dump(),
-                "steps": steps,
-                "schedule": "wsd",
-                "learning_rate": recipe.learning_rate,
-                "warmup_steps": warmup,
-                "seed": seed,
-                "eval_interval": steps,
-                "sample_tokens": 0,
-                "branch_from": None,
-                **changes,
-            }
-        )
+        settings = {
+            **base.model_dump(),
+            "steps": steps,
+            "schedule": "wsd",
+            "learning_rate": recipe.learning_rate,
+            "warmup_steps": warmup,
+            "seed": seed,
+            "eval_interval": steps,
+            "sample_tokens": 0,
+            "branch_from": None,
+            **changes,
+        }
+        try:
+            return TrainingConfig.model_validate(settings)
+        except ValidationError as error:
+            told = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise ConfigError(f"training: {told} ({steps} steps are {tokens} tokens)") from None
 
 
 def _alone(cluster: ClusterConfig, training: TrainingConfig) -> ClusterConfig:

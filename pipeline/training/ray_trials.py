@@ -39,18 +39,26 @@ def run_trials(
 ) -> dict[str, list[Outcome]]:
     """Every trial's outcomes by its name; those that are done are read, and with `halving` shown to the search again.
 
+    Without `halving` all run to the end, also those that another search has stopped.
     `told` is called whenever a trial has ended that was not done before. Raises RunError where a trial fails more often
     than cluster.max_failures, KeyboardInterrupt after Ctrl-C or SIGTERM: the same call goes on from the last
     checkpoints.
     """
-    done = {trial.name: found for trial in trials if (found := trial.outcomes()) is not None}
+    done = _done(trials, halving)
     if len(done) < len(trials):
         left = [trial for trial in trials if trial.name not in done]
         _fit(trials if halving else left, cluster, {trial.name for trial in left}, told, halving)
-        done = {trial.name: found for trial in trials if (found := trial.outcomes()) is not None}
+        done = _done(trials, halving)
     if lacking := [trial.name for trial in trials if trial.name not in done]:
         raise RunError(f"trial {lacking[0]} ended without an outcome, and {len(lacking) - 1} more did")
     return done
+
+
+def _done(trials: Sequence[Trial], halving: Halving | None) -> dict[str, list[Outcome]]:
+    found = {trial.name: outcomes for trial in trials if (outcomes := trial.outcomes()) is not None}
+    if halving:
+        return found
+    return {name: outcomes for name, outcomes in found.items() if outcomes[-1].outcome != "stopped"}
 
 
 def resources(cluster: ClusterConfig) -> dict[str, float]:
@@ -87,7 +95,12 @@ def _fit(trials: Sequence[Trial], cluster: ClusterConfig, fresh: set[str], told:
     ):
         tuner = tune.Tuner(
             tune.with_resources(_work, resources(cluster)),
-            param_space={"trial": tune.grid_search(list(trials)), "threads": threads, "device": cluster.device},
+            param_space={
+                "trial": tune.grid_search(list(trials)),
+                "threads": threads,
+                "device": cluster.device,
+                "to_the_end": halving is None,
+            },
             tune_config=tune.TuneConfig(
                 scheduler=scheduler, trial_dirname_creator=_short_name, trial_name_creator=_short_name
             ),
@@ -148,7 +161,7 @@ def _work(config: dict[str, Any]) -> None:
         torch.set_num_threads(config["threads"])
     trial: Trial = config["trial"]
     device = torch.device(config["device"])
-    outcomes = run_trial(trial, tune.report, device, say=lambda line: None)
+    outcomes = run_trial(trial, tune.report, device, say=lambda line: None, to_the_end=config["to_the_end"])
     last = outcomes[-1]
     if last.loss_nats is not None:
         tune.report({"tokens": float(last.tokens), "loss_nats": last.loss_nats})

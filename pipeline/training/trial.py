@@ -6,7 +6,7 @@ one is never done again.
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from pipeline.training.job import CPU, NonFiniteError, TrainingJob, Worker
 from pipeline.training.lock import run_lock
 from pipeline.training.log import RunLog
 from pipeline.training.loop import LOCK_WAIT_S, train
+from pipeline.training.schedule import parting
 
 FILE = "outcome.json"
 
@@ -73,15 +74,21 @@ def run_trial(
     report: Callable[[dict[str, float]], None],
     device: torch.device = CPU,
     say: Callable[[str], None] = print,
+    to_the_end: bool = False,
 ) -> list[Outcome]:
     """Do what is still to be done of a trial. `report` gets {"tokens", "loss_nats"} at every validation.
 
-    What an earlier call has reported is reported again, so that whoever halves trials sees the same rungs. A loss that
-    is no number ends the trial, and is an outcome; longer runs would meet it at the same step.
+    What an earlier call has reported is reported again, so that whoever halves trials sees the same rungs; with
+    `to_the_end` what a search has stopped is run nevertheless. A loss that is no number ends the trial, and is an
+    outcome; longer runs would meet it at the same step.
     """
     outcomes: list[Outcome] = []
     for job in trial.jobs:
-        found = read_outcome(job) or (_diverged(job, outcomes[-1]) if _has_diverged(outcomes) else None)
+        found = read_outcome(job)
+        if to_the_end and found and found.outcome == "stopped":
+            found = None
+        if found is None and outcomes and outcomes[-1].outcome == "diverged":
+            found = _diverged(job, trial.jobs[len(outcomes) - 1], outcomes[-1])
         if found is None:
             found = _run(job, report, device, say)
         else:
@@ -179,14 +186,14 @@ def _seconds(job: TrainingJob) -> float:
     )
 
 
-def _has_diverged(outcomes: Sequence[Outcome]) -> bool:
-    return bool(outcomes) and outcomes[-1].outcome == "diverged"
+def _diverged(job: TrainingJob, shorter: TrainingJob, found: Outcome) -> Outcome | None:
+    """A longer run that would take the very steps at which a shorter one diverged; None where it may part before.
 
-
-def _diverged(job: TrainingJob, shorter: Outcome) -> Outcome | None:
-    """A longer run that would take the very steps at which a shorter one diverged; None where it parts before."""
-    plateau = job.training.decay_start * tokens_per_step(job)
-    return shorter.model_copy(update={"own_tokens": 0}) if shorter.tokens < plateau else None
+    The outcome holds the last step that was logged; it diverged before the next one would have been.
+    """
+    last = found.tokens // tokens_per_step(job) + job.cluster.log_interval
+    is_same = last <= parting(job.training, shorter.training)
+    return found.model_copy(update={"own_tokens": 0}) if is_same else None
 
 
 def _drop_weights(job: TrainingJob) -> None:

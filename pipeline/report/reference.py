@@ -1,0 +1,135 @@
+"""Tables of README and docs that are made of committed results: python -m pipeline.report.reference writes them.
+
+A block between `<!-- NAME -->` and `<!-- end of NAME -->` is replaced; a test fails where a page says something else.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline import files
+from pipeline.report.study import between, count
+from pipeline.report.style import readable
+from pipeline.results import QualityResult, SearchResult, TradeResult, read
+from pipeline.results.quality import Estimate, QualityCell
+
+ROOT = Path(__file__).resolve().parents[2]
+STUDY = "results/reference/xeon_2_cores/cpu/same_tokens"
+PAGES = ("README.md", "docs/same_tokens.md")
+
+
+def blocks() -> dict[str, str]:
+    """Every block's text by its name."""
+    folder = ROOT / STUDY
+    quality = read(folder / "quality.json", QualityResult)
+    search = read(folder / "search.json", SearchResult)
+    trade = read(folder / "trade.json", TradeResult)
+    return {
+        "same tokens, short": _short(quality),
+        "same tokens, losses": _losses(quality),
+        "same tokens, recipes": _recipes(search),
+        "same tokens, claims": _claims(quality),
+        "same tokens, speed": _speed(trade),
+    }
+
+
+def written(page: str) -> str:
+    """A page's text with its blocks filled anew; raises KeyError for a block that nothing makes."""
+    text, made = (ROOT / page).read_text(encoding="utf-8"), blocks()
+
+    def fill(found: re.Match[str]) -> str:
+        return f"<!-- {found[1]} -->\n{made[found[1]]}\n<!-- end of {found[1]} -->"
+
+    return re.sub(r"<!-- ([^>]+?) -->\n.*?<!-- end of \1 -->", fill, text, flags=re.DOTALL)
+
+
+def main() -> None:
+    """Write every page."""
+    for page in PAGES:
+        files.write_text(ROOT / page, written(page))
+
+
+def _short(quality: QualityResult) -> str:
+    """The central size after the most tokens: what the first page shows."""
+    most = max(cell.tokens for cell in quality.cells if cell.size == quality.central_size)
+    chosen = [cell for cell in quality.cells if (cell.size, cell.tokens) == (quality.central_size, most)]
+    models = {model.arm: model for model in quality.models if model.size == quality.central_size}
+    rows = [
+        [
+            *(readable(cell.arm), f"{models[cell.arm].parameters:,}", f"{models[cell.arm].layer_parameters:,}"),
+            *(f"{models[cell.arm].learning_rate:g}", *_cell(cell)),
+        ]
+        for cell in chosen
+    ]
+    seeds = max(cell.seeds for cell in chosen)
+    headers = ["model", "parameters", "in layers", "best rate", "loss (nats)", f"against {quality.baseline} (nats)"]
+    return (
+        f"{_table(headers, rows)}\n\nMeasured: {count(most)} tokens of documentation text, the same in the same order "
+        f"for all, {seeds} seeds, 95% intervals, differences paired by seed."
+    )
+
+
+def _losses(quality: QualityResult) -> str:
+    models = {(model.arm, model.size): model for model in quality.models}
+    rows = [
+        [
+            *(cell.size, f"{cell.tokens:,}", readable(cell.arm), f"{models[cell.arm, cell.size].parameters:,}"),
+            *(*_cell(cell), str(cell.diverged or "")),
+        ]
+        for cell in quality.cells
+    ]
+    headers = ["size", "tokens", "arm", "parameters", "loss (nats)", f"against {quality.baseline} (nats)", "diverged"]
+    return _table(headers, rows)
+
+
+def _recipes(search: SearchResult) -> str:
+    rows = [
+        [
+            *(readable(one.arm), one.size, f"{one.learning_rate:g}", f"{one.init_std:g}", f"{one.loss_nats:.3f}"),
+            "yes" if one.at_edge else "",
+        ]
+        for one in search.recipes
+    ]
+    cost = search.cost
+    return (
+        _table(["arm", "size", "rate", "initial scale", "loss (nats)", "at the edge"], rows)
+        + f"\n\n{cost.trials} trials ({cost.stopped} stopped early, {cost.diverged} diverged), {cost.tokens:,} tokens, "
+        f"{cost.flops:.2g} FLOPs, {cost.seconds / 3600:.1f} core hours."
+    )
+
+
+def _claims(quality: QualityResult) -> str:
+    rows = [[one.claim, one.verdict, one.because, one.settled_by] for one in quality.claims]
+    return _table(["claim", "verdict", "because", "what would settle it"], rows)
+
+
+def _speed(trade: TradeResult) -> str:
+    rows = [
+        [
+            *(readable(row.arm), row.size, row.kind, f"{row.ttft_ms.value:.2f}", f"{row.speedup:+.1%}"),
+            *(_estimate(row.loss_nats, ".3f"), "-" if row.gain_nats is None else _estimate(row.gain_nats, "+.3f")),
+        ]
+        for row in trade.rows
+    ]
+    headers = ["arm", "size", "kind", "TTFT (ms)", "speedup", "loss (nats)", "gain at equal TTFT (nats)"]
+    return f"{_table(headers, rows)}\n\n{trade.verdict}"
+
+
+def _cell(cell: QualityCell) -> Iterator[str]:
+    yield _estimate(cell.loss_nats, ".3f") if cell.loss_nats else "diverged"
+    yield between(cell.difference_nats, sign="+") if cell.difference_nats else "-"
+
+
+def _estimate(estimate: Estimate, form: str) -> str:
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:{form}}"
+    return f"{estimate.value:{form}} ({estimate.low:{form}} to {estimate.high:{form}})"
+
+
+def _table(headers: list[str], rows: list[list[str]]) -> str:
+    lines = [headers, ["---"] * len(headers), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "/") for cell in line) + " |" for line in lines)
+
+
+if __name__ == "__main__":
+    main()

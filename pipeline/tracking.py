@@ -226,11 +226,12 @@ class MlflowStageRun(StageRun):
         outcome: str,
     ) -> None:
         if self._trials is None:
-            below = f"tags.`mlflow.parentRunId` = '{self._run_id}' and attributes.status = 'FINISHED'"
-            self._trials = {
-                run.data.tags.get("work")
-                for run in self._client.search_runs([self._experiment()], below, max_results=SEARCHED)
-            }
+            below = f"tags.`mlflow.parentRunId` = '{self._run_id}'"
+            found = self._client.search_runs([self._experiment()], below, max_results=SEARCHED)
+            self._trials = {run.data.tags.get("work") for run in found if run.info.status == "FINISHED"}
+            for run in found:
+                if run.info.status != "FINISHED" and "outcome" in run.data.tags:  # half told by a process that died
+                    self._client.delete_run(run.info.run_id)
         if key in self._trials:
             return
         tags = {"mlflow.parentRunId": self._run_id, "work": key, "outcome": outcome}

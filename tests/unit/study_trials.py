@@ -48,15 +48,17 @@ def model(name: str = "xs.standard", **changes: object) -> ModelConfig:
     return ModelConfig.model_validate({"name": name, **settings, "vocab_size": 512, **changes})
 
 
-def maker(tokens: Path, runs: Path, code: str = "code", training: dict[str, object] | None = None, **changes: object):
-    """A maker of trials under `runs`; `changes` are the sweep's."""
+def maker(
+    data: Path, runs: Path, /, code: str = "code", training: dict[str, object] | None = None, **changes: object
+) -> Maker:
+    """A maker of trials on the tokens in `data`, under `runs`; `changes` are the sweep's."""
     base = config()
     changed = {
         "sweep": sweep(**changes),
         "paths": base.paths.model_copy(update={"runs": str(runs)}),
         "training": base.training.model_copy(update={"sample_tokens": 0, **(training or {})}),
     }
-    return Maker(base.model_copy(update=changed), tokens, {"a.py": code}, {})
+    return Maker(base.model_copy(update=changed), data, lambda architecture: {f"{architecture}.py": code}, {})
 
 
 def outcome(loss_nats: float | None, kind: str = "finished", tokens: int = 4 * PER_STEP) -> Outcome:

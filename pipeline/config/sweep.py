@@ -42,7 +42,7 @@ class SweepConfig(Group):
     reduction_factor: Annotated[float, Field(gt=1)] = Field(
         2.0, description="of so many trials one passes a rung (ASHA)"
     )
-    extend: NonNegativeInt = Field(2, description="rates added beyond the best where it is the lowest or highest one")
+    extend: NonNegativeInt = Field(2, description="rounds of trying the rates next to the best, at its scale")
 
     @model_validator(mode="after")
     def check_center(self) -> "SweepConfig":

@@ -41,7 +41,7 @@ class FoundRecipe(Typed):
     init_std: float = Field(description="standard deviation of the initial weights")
     loss_nats: float = Field(description="validation loss of that trial, nats a token")
     at_edge: bool = Field(
-        description="whether the rate is the lowest or highest one tried: a better one may lie beyond"
+        description="whether a rate next to it was not tried at its scale: a better one may lie there"
     )
 
 

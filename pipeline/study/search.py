@@ -14,7 +14,7 @@ from pipeline.training.trial import Outcome, Trial
 
 METHOD = (
     "Ray Tune: every rate at the first initial scale, stopped by ASHA (asynchronous successive halving); then the "
-    "other initial scales at the best rate, and rates beyond it where it was the lowest or highest, to the end"
+    "other initial scales at the best rate, and then the rates next to the best at its scale, to the end"
 )
 
 
@@ -58,14 +58,13 @@ class Search:
                 best = min(trials, key=Found.loss)
                 if best.outcome.loss_nats is None:
                     raise ConfigError(_nothing_trains(arm, size, trials))
-                rates = sorted({one.recipe.learning_rate for one in trials})
                 recipes.append(
                     FoundRecipe(
                         arm=arm,
                         size=size,
                         **best.recipe._asdict(),
                         loss_nats=best.outcome.loss_nats,
-                        at_edge=best.recipe.learning_rate in (rates[0], rates[-1]),
+                        at_edge=bool(_next(trials)),
                     )
                 )
                 found += trials
@@ -83,7 +82,7 @@ class Search:
         ]
 
     def at(self, size: str, run: Run) -> dict[str, list[Found]]:
-        """The trials of every arm at one size: all rates, then the other initial scales, then rates beyond the best.
+        """The trials of every arm at one size: all rates, then the other initial scales, then rates next to the best.
 
         Only the first are halved, each arm's among themselves; what follows is run for all arms together.
         """
@@ -104,8 +103,7 @@ class Search:
         ]
         self._add(run, found, size, others)
         for _ in range(sweep.extend):
-            beyond = [(arm, recipe) for arm, trials in found.items() if (recipe := _beyond(trials))]
-            self._add(run, found, size, beyond)
+            self._add(run, found, size, [(arm, recipe) for arm, trials in found.items() for recipe in _next(trials)])
         return found
 
     def _add(self, run: Run, found: dict[str, list[Found]], size: str, wanted: list[tuple[str, Recipe]]) -> None:
@@ -179,16 +177,18 @@ def _row(one: Found) -> SearchTrial:
     )
 
 
-def _beyond(trials: list[Found]) -> Recipe | None:
-    """The next rate outside of those tried, where the best is the lowest or highest of several; None elsewhere."""
+def _next(trials: list[Found]) -> list[Recipe]:
+    """The rates on both sides of the best, at its initial scale, that were not tried there; none where none trains."""
     best = min(trials, key=Found.loss)
-    tried = sorted({one.recipe.learning_rate for one in trials})
-    if best.outcome.loss_nats is None or len(tried) < 2:
-        return None
+    if best.outcome.loss_nats is None:
+        return []
     rate, scale = best.recipe
-    if rate == tried[0]:
-        return Recipe(tried[0] ** 2 / tried[1], scale)
-    return Recipe(tried[-1] ** 2 / tried[-2], scale) if rate == tried[-1] else None
+    tried = sorted({one.recipe.learning_rate for one in trials})
+    at = tried.index(rate)
+    below = tried[at - 1] if at else (rate * rate / tried[1] if len(tried) > 1 else rate / 2)
+    above = tried[at + 1] if at + 1 < len(tried) else (rate * rate / tried[-2] if len(tried) > 1 else rate * 2)
+    here = {one.recipe.learning_rate for one in trials if one.recipe.init_std == scale}
+    return [Recipe(one, scale) for one in (below, above) if one not in here]
 
 
 def _nothing_trains(arm: str, size: str, trials: list[Found]) -> str:

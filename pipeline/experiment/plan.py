@@ -29,6 +29,7 @@ def make_plan(experiment: Experiment) -> Plan:
         todo = [work for work in experiment.work_of(stage) if stage.always or not work.is_done()]
         if todo and hasattr(stage.script, "check"):
             _check(stage, todo, plan)
+    plan.faults = list(dict.fromkeys(plan.faults))  # stages may meet the same
     return plan
 
 
@@ -44,13 +45,13 @@ def _check(stage: Stage, todo: list[Work], plan: Plan) -> None:
 
 def _input_faults(experiment: Experiment) -> list[str]:
     """Files that a stage reads and that neither exist nor are made by an earlier stage of the experiment."""
-    made: list[Path] = []
+    made = [Path(folder) for folder in experiment.config.paths.model_dump().values()]  # a run makes these itself
     faults = []
     for work in experiment.work():
         faults += [
             _missing(path, work)
             for path in work.paths(*work.stage.inputs)
-            if not path.exists() and not any(path == one or path in one.parents for one in made)
+            if not path.exists() and path not in made and not any(path in one.parents for one in made)
         ]
         made += work.paths(*work.stage.outputs)
     return list(dict.fromkeys(faults))

@@ -42,6 +42,8 @@ def models(study: StudyConfig, sweep: SweepConfig, lookup: ModelByName) -> Model
                 found[name, size] = _arm_model(name, arm, base, size, sweep.head_multiple)
             except ConfigError as error:
                 faults.append(str(error))
+    if len(faults) == 1:
+        raise ConfigError(f"this study cannot be run: {faults[0]}")
     if faults:
         raise ConfigError("this study cannot be run:\n" + "\n".join(f"  - {fault}" for fault in faults))
     return found

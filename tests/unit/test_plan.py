@@ -84,7 +84,7 @@ def test_a_run_says_so_before_it_begins(
     folders = [f"paths.{name}={tmp_path}/{name}" for name in FOLDERS]
     overrides = ["+experiment=table1", "experiment.models.demo=[demo_standard,demo_parallel]", *folders]
     experiment = load(overrides)
-    batch = experiment.configs[1].training.model_copy(update={"global_batch_size": 4})
+    batch = experiment.configs[1].training.model_copy(update={"global_batch_size": 8})
     other = experiment.configs[1].model_copy(update={"training": batch})
     monkeypatch.setattr("pipeline.experiment.plan._input_faults", lambda experiment: [])
     pipeline.__main__._check(replace(experiment, configs=(experiment.configs[0], other)))

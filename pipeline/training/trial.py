@@ -87,16 +87,15 @@ def run_trial(
         found = read_outcome(job)
         if to_the_end and found and found.outcome == "stopped":
             found = None
-        if found is None and outcomes and outcomes[-1].outcome == "diverged":
-            found = _diverged(job, trial.jobs[len(outcomes) - 1], outcomes[-1])
         if found is None:
-            found = _run(job, report, device, say)
+            if outcomes and outcomes[-1].outcome == "diverged":
+                found = _diverged(job, trial.jobs[len(outcomes) - 1], outcomes[-1])
+            found = found or _run(job, report, device, say)
+            write_outcome(job, found)
         else:
             is_whole = found.outcome == "finished"  # its end is told by whoever has it run
             for tokens, loss_nats in found.validation[:-1] if is_whole else found.validation:
                 report({"tokens": float(tokens), "loss_nats": loss_nats})
-        if found.outcome != "stopped":
-            write_outcome(job, found)
         outcomes.append(found)
     for job in trial.jobs:
         _drop_weights(job)

@@ -105,6 +105,14 @@ def test_everything_that_cannot_be_is_said_at_once_with_arm_and_size():
     assert "has none of its own to train; train the standard model instead" in told["schedule"]
 
 
+def test_one_thing_that_cannot_be_is_one_line():
+    arms = study(standard={}, none={"model": {"n_ways": 2}})
+    with pytest.raises(ConfigError) as caught:
+        models(arms, sweep(), model_config)
+    where = "this study cannot be run: study.arms.none at size xs"
+    assert str(caught.value) == f"{where}: a standard model has one way, not 2"
+
+
 def test_a_size_is_set_by_a_standard_model_that_can_be():
     sizes = {
         "a": {"model": "demo_kraken_4way"},

@@ -54,12 +54,13 @@ def test_search_order_halving_and_other_scales(tokens, tmp_path):
         (True, [("a", *point) for point in rates]),
         (True, [("b", *point) for point in rates]),
         (False, [(arm, 2e-3, scale) for arm in "ab" for scale in (0.06, 0.1)]),
+        (False, [(arm, rate, 0.06) for arm in "ab" for rate in (1e-3, 4e-3)]),  # next to the best, at its scale
     ]
     assert [(one.arm, one.learning_rate, one.init_std, one.at_edge) for one in recipes] == [
         ("a", 2e-3, 0.06, False),
         ("b", 2e-3, 0.06, False),
     ]
-    assert len(found) == 10 and [one.name for one in search.known()] == [
+    assert len(found) == 14 and [one.name for one in search.known()] == [
         one.trial.name for arm in "ab" for one in sorted(found, key=lambda one: one.recipe) if one.arm == arm
         if one.recipe.init_std == 0.02
     ]  # fmt: skip
@@ -319,14 +320,14 @@ def test_same_tokens_trial_that_is_done_is_not_run_again(tokens, tmp_path, monke
     made = the_maker.trial("one", model(), ARM, RECIPE, BOTH, 7)
     first, _ = losses(made)
     files = [job.run_folder / FILE for job in made.jobs]
-    before = [path.read_bytes() for path in files]
+    before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in files]
     with monkeypatch.context() as patched:
         patched.setattr(trial, "train", refuse)
         assert losses(made)[0] == first
         monkeypatch.setattr(ray_trials, "_fit", refuse)
         cluster = made.jobs[0].cluster
         assert ray_trials.run_trials([made], cluster, refuse) == {"one": first}
-    assert [path.read_bytes() for path in files] == before
+    assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in files] == before
     longer = the_maker.trial("one", model(), ARM, RECIPE, (*BOTH, 12 * PER_STEP), 7)
     trained = watching(monkeypatch)
     assert losses(longer)[0][:2] == first and trained == [12]

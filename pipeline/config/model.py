@@ -8,7 +8,7 @@ from pipeline.config.group import Group, Name
 
 
 class Recipe(Group):
-    """How the paper trained this model (section 2 of its appendix tables); not part of the model."""
+    """How the paper trained this model (section 2 of its appendix tables), or a search found best; no part of it."""
 
     learning_rate: PositiveFloat = Field(2.5e-4, description="peak learning rate")
     global_batch_size: PositiveInt = Field(480, description="sequences per optimizer step")

@@ -107,7 +107,10 @@ def arm_values(config: Config) -> dict[str, Any]:
     if config.study is None:
         raise ConfigError(_none_chosen("study"))
     found = models(config.study, config.sweep, model_config)
-    return {"models": {f"{arm} {size}": model.identity() for (arm, size), model in found.items()}}
+    shapes = {f"{arm} {size}": model.identity() for (arm, size), model in found.items()}
+    for shape in shapes.values():
+        del shape["init_std"]  # the search's to choose
+    return {"models": shapes}
 
 
 def timed_values(config: Config) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def values(config: Config, entries: Iterable[str]) -> dict[str, Any]:
         group, _, field = entry.partition(".")
         value = getattr(config, group)
         if value is None:
-            raise ConfigError(_none_chosen(group))
+            raise ConfigError(none_chosen(group))
         body = value.identity()
         found[entry] = body[field] if field else body
     return found
@@ -93,7 +93,7 @@ class _Restricted:
         return getattr(self._group, field)
 
 
-def _none_chosen(group: str) -> str:
+def none_chosen(group: str) -> str:
     from pipeline.compose import experiments_with
 
     return f"{group}: none is chosen; +experiment=NAME brings one: {', '.join(experiments_with(group))}"
@@ -105,7 +105,7 @@ def arm_values(config: Config) -> dict[str, Any]:
     from pipeline.study.arms import models
 
     if config.study is None:
-        raise ConfigError(_none_chosen("study"))
+        raise ConfigError(none_chosen("study"))
     found = models(config.study, config.sweep, model_config)
     shapes = {f"{arm} {size}": model.identity() for (arm, size), model in found.items()}
     for shape in shapes.values():

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.config import Config, ModelConfig
 from pipeline.errors import CheckpointError, ConfigError
+from pipeline.experiment.identity import none_chosen
 from pipeline.experiment.stages import (
     GRID,
     MODEL,
@@ -102,7 +103,7 @@ def projection(config: Config) -> Path:
 def study(config: Config) -> Path:
     """The folder of a study's results."""
     if config.study is None:
-        raise ConfigError("study: none is chosen; +experiment=NAME brings one")
+        raise ConfigError(none_chosen("study"))
     return results(config) / f"{config.study.name}{variant(config, ['study'], STUDY_SETTINGS)}"
 
 

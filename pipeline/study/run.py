@@ -5,6 +5,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from pipeline.compose import model_config as lookup
+from pipeline.errors import RunError
 from pipeline.study.progress import Progress
 from pipeline.study.trials import Maker
 from pipeline.training import ray_trials
@@ -49,8 +50,14 @@ def runner(
                 maker.first_rung(trials[0].jobs[0].model), sweep.search_tokens, sweep.reduction_factor
             )
         found = ray_trials.run_trials(trials, config.cluster, told, halving)
-        for trial in trials:
-            _note(log, trial, found[trial.name])
+        try:
+            for trial in trials:
+                _note(log, trial, found[trial.name])
+        except Exception as error:  # a store raises whatever it raises
+            raise RunError(
+                f"tracking.uri={config.tracking.uri}: {str(error).splitlines()[0]}; the trials are done and kept: the "
+                "same command goes on, with tracking=none untracked"
+            ) from error
         return found
 
     return run

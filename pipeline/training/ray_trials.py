@@ -13,7 +13,7 @@ import torch
 from pipeline.config.execution import ClusterConfig
 from pipeline.errors import RunError
 from pipeline.training import ray_launcher
-from pipeline.training.trial import Outcome, Trial, run_trial, stop
+from pipeline.training.trial import Outcome, Trial, drop_weights, run_trial, stop
 
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # outcome.json says it all
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends at once; the same command goes on
@@ -45,6 +45,8 @@ def run_trials(
     checkpoints.
     """
     done = _done(trials, halving)
+    for job in (job for trial in trials if trial.name in done for job in trial.jobs):
+        drop_weights(job)  # of one that was killed between its outcome and this
     if len(done) < len(trials):
         left = [trial for trial in trials if trial.name not in done]
         _fit(trials if halving else left, cluster, {trial.name for trial in left}, told, halving)

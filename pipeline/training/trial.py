@@ -98,7 +98,7 @@ def run_trial(
                 report({"tokens": float(tokens), "loss_nats": loss_nats})
         outcomes.append(found)
     for job in trial.jobs:
-        _drop_weights(job)
+        drop_weights(job)
     return outcomes
 
 
@@ -115,7 +115,7 @@ def stop(job: TrainingJob) -> Outcome:
         commit=provenance.git_commit(),
     )
     write_outcome(job, outcome)
-    _drop_weights(job)
+    drop_weights(job)
     return outcome
 
 
@@ -195,7 +195,7 @@ def _diverged(job: TrainingJob, shorter: TrainingJob, found: Outcome) -> Outcome
     return found.model_copy(update={"own_tokens": 0}) if is_same else None
 
 
-def _drop_weights(job: TrainingJob) -> None:
+def drop_weights(job: TrainingJob) -> None:
     """Of a study's many runs the losses count."""
     shutil.rmtree(job.run_folder / "checkpoints", ignore_errors=True)
 

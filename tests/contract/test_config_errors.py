@@ -162,7 +162,10 @@ def test_an_unknown_model_in_an_experiment():
         ("experiment.models.demo=[]", "experiment.models.demo=[]: must not be empty"),
         ("experiment.models.demo=demo_standard", "experiment.models.demo='demo_standard': must be a list"),
         ("experiment.models.demo=[demo_ladder,demo_ladder]", "must name each once"),
-        ("+experiment.models.dmo=[demo_ladder]", "experiment.models.dmo='dmo': must be 'demo', 'cpu', 'small_gpu' or 'paper'"),
+        (
+            "+experiment.models.dmo=[demo_ladder]",
+            "experiment.models.dmo='dmo': must be 'demo', 'cpu', 'small_gpu' or 'paper'",
+        ),
         ("experiment.name=", "experiment.name='': names files"),
         ("experiment.stages=[nope]", "experiment.stages=['nope']: no such stage"),
         ("experiment.stages=3", "experiment.stages=3: must be a list"),

@@ -1,4 +1,4 @@
-"""The committed reference study: whole, what its own runs say, and what README, docs and the demo's recipes say of it."""
+"""The committed reference study: whole, and what README, docs and the demo say is what its own runs say."""
 
 from pathlib import Path
 

@@ -264,6 +264,8 @@ _heads: list[psutil.Process] = []  # one, where the Ray that this process has st
 
 def shutdown() -> None:
     """Stop the Ray that `start` started; harmless where there is none."""
+    if "ray" not in sys.modules:  # to import it here would keep a later start from setting it up
+        return
     import ray
 
     if ray.is_initialized():

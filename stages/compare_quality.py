@@ -1,7 +1,7 @@
 """Train every arm of a study from several seeds, at its sizes and token counts, with the recipes that were searched.
 
     python -m stages.compare_quality +experiment=same_tokens
-    python -m stages.compare_quality +experiment=same_tokens scale=cpu sweep.n_seeds=5     the two more seeds are added
+    python -m pipeline +experiment=same_tokens scale=cpu sweep.n_seeds=5     two more seeds: only they are run
 
 Killed or interrupted, the same command goes on: runs that have ended are never run again.
 Writes results/<scale>/<study>/quality.json. docs/same_tokens.md is the protocol.

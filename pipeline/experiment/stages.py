@@ -3,6 +3,7 @@
 from pipeline.config import Config
 from pipeline.experiment.identity import arm_values, projected_values, timed_values, weighed_values
 from pipeline.experiment.stage import Stage
+from pipeline.study.settings import TRAINING
 
 
 def runs_built_engines(config: Config) -> bool:
@@ -22,7 +23,7 @@ def passes_links(config: Config) -> bool:
 
 
 MODEL = ("model", "data", "training")
-STUDY = ("data", "training", "study", "sweep")
+STUDY = ("data", *(f"training.{field}" for field in TRAINING), "study", "sweep")
 GRID = tuple(  # all that a projection reads of a benchmark
     f"benchmark.{name}"
     for name in ("name", "architectures", "shapes", "derived", "contexts", "tp_sizes", "batch_sizes", "dtype")

@@ -25,7 +25,7 @@ def variant(config: Config, spelled: Sequence[str] = (), unspelled: Sequence[str
         if entry in spelled:
             expected = _shipped(group, getattr(config, group).name)
         else:
-            expected = _chosen(config.scale.name, config.model.name, group)
+            expected = chosen(config.scale.name, config.model.name, group)
         ours = values(config, [group])[group]
         for one in [field] if field else ours:
             key = f"{group}.{one}"
@@ -44,7 +44,7 @@ def _shipped(group: str, name: str) -> dict[str, Any]:
 
 
 @cache
-def _chosen(scale: str, model: str, group: str) -> dict[str, Any]:
+def chosen(scale: str, model: str, group: str) -> dict[str, Any]:
     """A group as a scale chooses it for a model, by whose recipe some values go."""
     from pipeline.compose import compose_raw, group_options
     from pipeline.config.parsing import parse_group

@@ -19,6 +19,7 @@ from pipeline.results import Result
 from pipeline.results.file import write as write_result
 
 ARCHITECTURES = "pipeline.models.architectures"
+RESULTS = ("search", "quality")  # places of results that a later stage goes on from
 DESCRIBED = {"trained": "config.json", "engine": "engine.json"}  # outputs that are folders, and what describes them
 
 
@@ -146,13 +147,18 @@ class Work:
     def begin(self) -> None:
         """Note the inputs as they are; raises ConfigError where one was made with other settings than these."""
         self._require_models()
+        self._require_results()
         for path in self.inputs:
-            maker, made_with = self._maker(Path(path)), _settings_of(Path(path))
-            if maker and made_with not in (None, maker.fingerprint):
-                raise ConfigError(
-                    f"{path} was made with other settings (fingerprint {made_with}, not {maker.fingerprint}): "
-                    f"{maker.command} with the same overrides makes it anew"
-                )
+            self._require_settings(Path(path))
+
+    def _require_settings(self, path: Path) -> None:
+        """Raise ConfigError where an input says that it was made with other settings than its maker has here."""
+        maker, made_with = self._maker(path), _settings_of(path)
+        if maker and made_with not in (None, maker.fingerprint):
+            raise ConfigError(
+                f"{path} was made with other settings (fingerprint {made_with}, not {maker.fingerprint}): "
+                f"{maker.command} with the same overrides makes it anew"
+            )
 
     def _require_models(self) -> None:
         """Raise CheckpointError where a benchmark of trained weights lacks a model: nothing else would notice."""
@@ -165,6 +171,21 @@ class Work:
         ]
         if lacking:
             raise CheckpointError("these models are not trained:\n" + "\n".join(f"  - {one}" for one in lacking))
+
+    def _require_results(self) -> None:
+        """Raise ConfigError where a result that this work goes on from is missing, or not as its maker wrote it."""
+        for path in self.paths(*(name for name in self.stage.inputs if name in RESULTS)):
+            maker = self._maker(path)
+            again = f"run {maker.command if maker else 'its stage'} with the same overrides first"
+            if not path.exists():
+                raise ConfigError(f"{path} is missing: {again}")
+            try:
+                body = files.read_json(path)
+                stated = body.pop("provenance")["body"]
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+                raise ConfigError(f"{path} does not say what made it: {again}") from None
+            if stated != provenance.fingerprint(body):
+                raise ConfigError(f"{path} was changed by hand: {again}")
 
     def _maker(self, path: Path) -> "Work | None":
         """The work of another stage that writes `path`."""
@@ -199,15 +220,17 @@ class Work:
 
 def makers(config: Config) -> Iterator[Work]:
     """Every stage's work under one configuration, and the training of every model that its benchmark loads."""
-    yield from (Work(stage, owner(config) if stage.name == "train" else config) for stage in STAGES)
+    stages = [stage for stage in STAGES if config.study is not None or not stage.on_request]
+    yield from (Work(stage, owner(config) if stage.name == "train" else config) for stage in stages)
     yield from (Work(BY_NAME["train"], one.config, tuple(one.overrides)) for one in timed_models(config))
 
 
 def _settings_of(folder: Path) -> str | None:
-    """The fingerprint of the settings that tokens, a model or an engine say they were made with."""
-    for name in ("manifest.json", "config.json", "engine.json"):
+    """The fingerprint of the settings that tokens, a model, an engine or a result say they were made with."""
+    described = [folder / name for name in ("manifest.json", "config.json", "engine.json")]
+    for path in described if folder.is_dir() else [folder]:
         try:
-            return str(files.read_json(folder / name)["provenance"]["config_fingerprint"])
+            return str(files.read_json(path)["provenance"]["config_fingerprint"])
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return None

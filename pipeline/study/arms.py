@@ -28,13 +28,15 @@ class Cell(NamedTuple):
 def models(study: StudyConfig, sweep: SweepConfig, lookup: ModelByName) -> Models:
     """Every arm's model at every size where it stands; raises ConfigError with all that cannot be."""
     found: Models = {}
-    faults: list[str] = []
+    faults = [*_every_size_faults(study, sweep)]
+    bases: list[ModelConfig] = []
     for size, shape in sweep.sizes.items():
         try:
             base = standard(size, shape, lookup)
         except ConfigError as error:
             faults.append(str(error))
             continue
+        bases.append(base)
         for name, arm in study.arms.items():
             if arm.sizes == "central" and size != sweep.central_size:
                 continue
@@ -42,6 +44,7 @@ def models(study: StudyConfig, sweep: SweepConfig, lookup: ModelByName) -> Model
                 found[name, size] = _arm_model(name, arm, base, size, sweep.head_multiple)
             except ConfigError as error:
                 faults.append(str(error))
+    faults += _size_faults(bases, list(sweep.sizes)) if len(bases) == len(sweep.sizes) else []
     if len(faults) == 1:
         raise ConfigError(f"this study cannot be run: {faults[0]}")
     if faults:
@@ -74,6 +77,27 @@ def standard(size: str, shape: Size, lookup: ModelByName) -> ModelConfig:
     if faults:
         raise ConfigError(f"sweep.sizes.{size}: {'; '.join(faults)}")
     return base
+
+
+def _size_faults(bases: list[ModelConfig], sizes: list[str]) -> Iterator[str]:
+    """Sizes ascend, and read the same text in the same pieces: laws and trends are drawn over them."""
+    counts = [count.parameters(base) for base in bases]
+    if counts != sorted(set(counts)):
+        told = ", ".join(f"{size} {number:,}" for size, number in zip(sizes, counts, strict=True))
+        yield f"sweep.sizes: must ascend in parameters; there are {told}"
+    for field in ("block_size", "vocab_size"):
+        if len(found := {getattr(base, field) for base in bases}) > 1:
+            yield f"sweep.sizes: must have one {field}; there are {', '.join(map(str, sorted(found)))}"
+
+
+def _every_size_faults(study: StudyConfig, sweep: SweepConfig) -> Iterator[str]:
+    if sweep.search_every_size and len(sweep.sizes) > 1:
+        for name, arm in study.arms.items():
+            if arm.rate_width_exponent:
+                yield (
+                    f"study.arms.{name}: rate_width_exponent={arm.rate_width_exponent:g}: says how a rate goes over to "
+                    "other sizes, and sweep.search_every_size=true has one searched at each; false would do"
+                )
 
 
 def _arm_model(name: str, arm: Arm, base: ModelConfig, size: str, head_multiple: int) -> ModelConfig:

@@ -1,5 +1,6 @@
 """What keeps a study from being run here, and what it would take."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from tabulate import tabulate
@@ -10,6 +11,7 @@ from pipeline.errors import ConfigError
 from pipeline.models import count
 from pipeline.provenance import usable_cores
 from pipeline.study.arms import Models, cells, models, searched_sizes
+from pipeline.study.settings import DECIDED
 from pipeline.study.trials import Maker
 from pipeline.training import plan, ray_trials
 
@@ -21,6 +23,8 @@ def faults(config: Config) -> list[str]:
     """
     found = _models(config)
     assert config.study is not None
+    if stated := [*_overridden(config), *_vocabulary(config, found)]:
+        raise ConfigError("; ".join(stated))
     Maker(config, Path(), lambda architecture: {}, {}).check(config.study, found)  # tokens may not be there yet
     largest = max(found.values(), key=count.parameters)
     at_once = 1 if config.cluster.device == "cuda" else usable_cores()
@@ -39,6 +43,26 @@ def notes(config: Config) -> list[str]:
     if sweep.n_seeds < 3:
         found.append(f"sweep.n_seeds={sweep.n_seeds}: intervals over two seeds are very wide; three or more say more")
     return found
+
+
+def _overridden(config: Config) -> Iterator[str]:
+    """Settings of training that somebody set and that a study decides itself."""
+    from pipeline.experiment.variant import chosen
+
+    expected = chosen(config.scale.name, config.model.name, "training")
+    for field, by in DECIDED.items():
+        value = getattr(config.training, field)
+        if config.training.name == expected["name"] and value != expected[field]:
+            yield f"training.{field}={value}: decided by {by}"
+
+
+def _vocabulary(config: Config, found: Models) -> Iterator[str]:
+    entries, rows = config.data.tokenizer_vocab_size, min(model.vocab_size for model in found.values())
+    if rows < entries:
+        yield (
+            f"data.tokenizer_vocab_size={entries}: more than the {rows} that the sizes' models have "
+            f"(sweep.sizes); {rows} or fewer would do"
+        )
 
 
 def search_plan(config: Config) -> str:

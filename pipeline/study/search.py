@@ -119,7 +119,7 @@ class Search:
 
     def _trial(self, arm: str, size: str, recipe: Recipe) -> Trial:
         model = self.models[arm, size]
-        name = f"{model.name} rate {recipe.learning_rate:g} scale {recipe.init_std:g}"
+        name = f"{model.name} rate {recipe.learning_rate} scale {recipe.init_std}"
         return self.maker.search_trial(name, model, self.arms[arm], recipe)
 
 

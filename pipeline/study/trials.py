@@ -15,10 +15,12 @@ from pipeline.config.training import TrainingConfig
 from pipeline.errors import ConfigError
 from pipeline.models import count
 from pipeline.study.arms import Models, cells
+from pipeline.study.settings import TRAINING
 from pipeline.training import run as runs
 from pipeline.training.job import TrainingJob
 from pipeline.training.trial import Trial
 
+SEEDS = 2**32
 FOLDER = "trials"  # in the scale's folder of runs
 SEARCH_WINDOWS = 4  # a search estimates losses on so much less of the validation split: it compares one arm with itself
 
@@ -56,19 +58,26 @@ class Maker:
         """Tokens of the search's first rung; raises ConfigError where rungs are no whole steps."""
         sweep = self.config.sweep
         per_step = self.tokens_per_step(model)
-        first = sweep.search_tokens / sweep.reduction_factor ** (sweep.rungs - 1)
+        share = sweep.reduction_factor ** (sweep.rungs - 1)
+        first = sweep.search_tokens / share
         steps = first / per_step
         if steps < 1 or abs(steps - round(steps)) > 1e-9 * steps:
+            mend = f"a multiple of {per_step * round(share)}" if share == round(share) else "a whole reduction factor"
             raise ConfigError(
                 f"sweep.search_tokens={sweep.search_tokens}: with sweep.rungs={sweep.rungs} and "
                 f"sweep.reduction_factor={sweep.reduction_factor:g} the first rung is {steps:g} steps of {per_step} "
-                f"tokens; a multiple of {per_step * round(sweep.reduction_factor ** (sweep.rungs - 1))} would fit"
+                f"tokens; {mend} would fit"
             )
         return round(first)
 
     def check(self, study: StudyConfig, models: Models) -> None:
-        """Raise ConfigError where the steps of any run of the study do not fit; needs no tokens."""
-        sweep = self.config.sweep
+        """Raise ConfigError where the steps or seeds of any run of the study do not fit; needs no tokens."""
+        sweep, seed = self.config.sweep, self.config.training.seed
+        last = seed + sweep.n_seeds - 1
+        if last >= SEEDS:
+            raise ConfigError(
+                f"training.seed={seed}: with sweep.n_seeds={sweep.n_seeds} the last is {last}; must be below {SEEDS}"
+            )
         recipe = Recipe(sweep.learning_rates[0], sweep.init_stds[0])
         for arm, size, tokens in cells(study, sweep):
             self.first_rung(models[arm, size])
@@ -122,7 +131,7 @@ class Maker:
                 f"({tokens} tokens); at most {steps // 4} would be sensible"
             )
         settings = {
-            **base.model_dump(),
+            **{field: getattr(base, field) for field in TRAINING},
             "steps": steps,
             "schedule": "wsd",
             "learning_rate": recipe.learning_rate,
@@ -144,6 +153,8 @@ def _alone(cluster: ClusterConfig, training: TrainingConfig) -> ClusterConfig:
     """One process of one device, whose passes are as large as cluster.micro_batch_size allows."""
     batch = training.global_batch_size
     micro = next(size for size in range(min(batch, cluster.micro_batch_size), 0, -1) if batch % size == 0)
+    halved = training.eval_interval < training.steps  # a search hears of a validation along with a checkpoint
+    interval = training.eval_interval if halved else cluster.checkpoint_interval
     return cluster.model_copy(
         update={
             "num_workers": 1,
@@ -152,6 +163,6 @@ def _alone(cluster: ClusterConfig, training: TrainingConfig) -> ClusterConfig:
             "micro_batch_size": micro,
             "keep_checkpoints": 1,
             "milestone_interval": 0,
-            "checkpoint_interval": min(cluster.checkpoint_interval, training.eval_interval),
+            "checkpoint_interval": interval,
         }
     )

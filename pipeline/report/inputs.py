@@ -6,10 +6,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
+from pipeline import files, provenance
 from pipeline.errors import PipelineError, ResultError
 from pipeline.files import VARIANT, plain_name
 from pipeline.report import style
-from pipeline.report.study import PARTS, Study
+from pipeline.report.study import PARTS, Study, unknown_model
 from pipeline.results import (
     BOUND,
     EngineResult,
@@ -29,6 +30,7 @@ from pipeline.results.trade import TradeResult
 from pipeline.results.ttft import TimedRow
 
 PAPER_ARCHITECTURES = ("standard", "parallel", "kraken")
+NO_KIND = ": no kind of result that a report shows; left out"
 DEMO = "Demo scale: measured rows show that everything works, not what the paper's models would do."
 ModelResult = TrainingResult | PerplexityResult | TasksResult
 StudyResult = SearchResult | QualityResult | TradeResult
@@ -99,13 +101,18 @@ class Inputs:
         """The result in `path`, or None with the fault noted."""
         try:
             result = read(path, kind)
+            edited = _is_edited(path)
         except (OSError, ResultError) as error:
             self.faults.append(str(error))
+            return None
+        if edited:
+            self.faults.append(f"{path} was changed by hand; make it again with {kind.command}")
             return None
         scale = getattr(result, "scale", self.scale)
         if scale != self.scale and isinstance(result, EngineResult):
             return None  # engines of all scales lie in one folder
         odd = f"is of scale {scale}, not {self.scale}" if scale != self.scale else _odd_place(result, path)
+        odd = odd or (unknown_model(result) if isinstance(result, QualityResult) else None)
         if odd := odd or _odd_kind(result):
             self.faults.append(f"{path} {odd}; left out")
             return None
@@ -119,7 +126,7 @@ def read_inputs(results: Path, engines: Path, scale: str, order: list[str]) -> I
     Raises PipelineError where there is nothing to report.
     """
     inputs, folder = Inputs(scale), results / scale
-    for path in sorted(folder.glob("*/*.json")):
+    for path in sorted(folder.glob("*/*.json"), key=lambda path: (path.parent, path.stem)):  # variants come last
         _read_of_model(inputs, path)
     inputs.training = _in_order(inputs.training, order)
     inputs.perplexity = _in_order(inputs.perplexity, order)
@@ -131,7 +138,7 @@ def read_inputs(results: Path, engines: Path, scale: str, order: list[str]) -> I
         elif first == "projection" and (projected := inputs.read(path, ProjectionResult)):
             inputs.projections[rest] = projected
         elif first not in ("ttft", "projection"):
-            inputs.faults.append(f"{path}: no kind of result that a report shows; left out")
+            inputs.faults.append(f"{path}{NO_KIND}")
     for path in sorted(engines.glob("*/engine.json")):
         if engine := inputs.read(path, EngineResult):
             inputs.engines[path.parent.name] = engine
@@ -141,6 +148,13 @@ def read_inputs(results: Path, engines: Path, scale: str, order: list[str]) -> I
             "python -m pipeline +experiment=kraken_tp4" + "".join(f"\n  - {fault}" for fault in inputs.faults)
         )
     return inputs
+
+
+def _is_edited(path: Path) -> bool:
+    """Whether a file's body is not the one its writer stated; a file that states none is taken as it is."""
+    body = files.read_json(path)
+    stated = (body.pop("provenance", None) or {}).get("body")
+    return stated not in (None, provenance.fingerprint(body))
 
 
 def _odd_place(result: Result, path: Path) -> str | None:
@@ -179,9 +193,17 @@ def _odd_kind(result: Result) -> str | None:
 
 def _read_of_model(inputs: Inputs, path: Path) -> None:
     model, (what, *variant) = path.parent.name, path.stem.split(VARIANT)
-    if what in PARTS:
-        if found := inputs.read(path, PARTS[what]):
-            setattr(inputs.studies.setdefault(model, Study(model)), what, found)
+    if path.stem == "search":
+        if searched := inputs.read(path, SearchResult):
+            inputs.studies.setdefault(model, Study(model)).search = searched
+    elif path.stem == "quality":
+        if judged := inputs.read(path, QualityResult):
+            inputs.studies.setdefault(model, Study(model)).quality = judged
+    elif what.partition("-")[0] == "trade":
+        if timed := inputs.read(path, TradeResult):
+            inputs.studies.setdefault(model, Study(model)).trades[path.stem] = timed
+    elif what in PARTS:  # a study's other files have no variants
+        inputs.faults.append(f"{path}{NO_KIND}")
     elif what == "training":
         if trained := inputs.read(path, TrainingResult):
             inputs.training[model] = trained

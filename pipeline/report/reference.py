@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline import files
-from pipeline.report.study import between, count
+from pipeline.errors import ResultError
+from pipeline.report.study import between, count, unknown_model
 from pipeline.report.style import readable
 from pipeline.results import QualityResult, SearchResult, TradeResult, read
 from pipeline.results.quality import Estimate, QualityCell
@@ -19,9 +20,11 @@ PAGES = ("README.md", "docs/same_tokens.md")
 
 
 def blocks() -> dict[str, str]:
-    """Every block's text by its name."""
+    """Every block's text by its name; raises ResultError for a file that is none, or names models it lacks."""
     folder = ROOT / STUDY
     quality = read(folder / "quality.json", QualityResult)
+    if odd := unknown_model(quality):
+        raise ResultError(f"{folder / 'quality.json'} {odd}; make it again with {QualityResult.command}")
     search = read(folder / "search.json", SearchResult)
     trade = read(folder / "trade.json", TradeResult)
     return {

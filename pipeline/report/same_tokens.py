@@ -3,12 +3,13 @@
 from typing import Any
 
 from pipeline.report.inputs import Inputs
-from pipeline.report.study import Study, between, cells, count, ends
+from pipeline.report.study import Study, between, cells, count, ends, trade_words
 from pipeline.report.style import readable
 from pipeline.report.table import Column, Row, Table
 from pipeline.results.file import Result
 from pipeline.results.quality import QualityResult
 from pipeline.results.search import SearchResult
+from pipeline.results.trade import TradeResult
 
 RECIPE = (
     Column("learning_rate", "Rate", format="short"),
@@ -22,8 +23,7 @@ def tables(inputs: Inputs, study: Study) -> list[Table]:
     if study.quality is not None:
         found += [_losses(inputs, study, study.quality), _claims(inputs, study, study.quality)]
         found += [_laws(inputs, study, study.quality)]
-    if study.trade is not None:
-        found.append(_trade(inputs, study))
+    found += [_trade(inputs, study, stem, trade) for stem, trade in study.trades.items()]
     if study.search is not None:
         found.append(_recipes(inputs, study, study.search))
     return [table for table in found if table.rows]
@@ -157,9 +157,7 @@ def _laws(inputs: Inputs, study: Study, quality: QualityResult) -> Table:
     return Table(f"laws_{study.name}", "Fitted laws", columns, rows, "", notes, inputs.demo, study.name)
 
 
-def _trade(inputs: Inputs, study: Study) -> Table:
-    trade = study.trade
-    assert trade is not None
+def _trade(inputs: Inputs, study: Study, stem: str, trade: TradeResult) -> Table:
     estimates = ("loss_nats", "ttft_ms", "gain_nats")
     rows: list[Row] = [
         {
@@ -186,7 +184,9 @@ def _trade(inputs: Inputs, study: Study) -> Table:
         "this arm, between the measured sizes in log TTFT; an en dash outside of them. A gain above 0: this arm is the "
         "better model of its speed."
     )
-    return Table(f"trade_{study.name}", "Loss against TTFT", columns, rows, "", notes, inputs.demo, study.name)
+    said = "" if trade is study.trade else trade.verdict  # the study's own stands above its tables
+    title = f"Loss against TTFT{trade_words(stem)}"
+    return Table(f"{stem}_{study.name}", title, columns, rows, said, notes, inputs.demo, study.name)
 
 
 def place(setting: Any) -> str:
@@ -196,7 +196,13 @@ def place(setting: Any) -> str:
 
 def _recipes(inputs: Inputs, study: Study, search: SearchResult) -> Table:
     rows = [
-        {"kind": "measured", "scale": inputs.scale, **recipe.model_dump(), **_tried(search, recipe.arm, recipe.size)}
+        {
+            "kind": "measured",
+            "scale": inputs.scale,
+            **recipe.model_dump(),
+            "scale_at_end": recipe.init_std in (min(search.init_stds), max(search.init_stds)),
+            **_tried(search, recipe.arm, recipe.size),
+        }
         for recipe in search.recipes
     ]
     columns = [
@@ -205,12 +211,14 @@ def _recipes(inputs: Inputs, study: Study, search: SearchResult) -> Table:
         *RECIPE,
         Column("loss_nats", "Loss", "nats, one seed", "number", 3),
         Column("at_edge", "Rate at the edge", format="yes_no"),
+        Column("scale_at_end", "Scale at the end", format="yes_no", fold=True),
         Column("trials", "Trials", format="integer"),
         Column("stopped", "Stopped", format="integer"),
         Column("diverged", "Diverged", format="integer"),
     ]
     notes = [
-        "At the edge: the best rate is the lowest or highest one that was tried; a better one may lie beyond.",
+        "Rate at the edge: a rate next to the best one was not tried at its initial scale; a better one may lie there.",
+        "Scale at the end: the initial scale is the smallest or largest that was tried; a better one may lie beyond.",
         "A search's loss is of its own, shorter runs from one seed: it chooses a recipe and compares no arms.",
     ]
     return Table(f"recipes_{study.name}", "Recipes found", columns, rows, "", notes, inputs.demo, study.name)

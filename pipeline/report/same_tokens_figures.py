@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from pipeline.report.inputs import Inputs
 from pipeline.report.same_tokens import place
 from pipeline.report.search_figures import LABELS, log_ticks, searched
-from pipeline.report.study import Study, bars, between, cells, count
+from pipeline.report.study import Study, bars, between, cells, count, trade_words
 from pipeline.report.style import INK, SETTINGS, Figure, axis, canvas, finish, readable
 from pipeline.results.quality import Law, QualityCell
 
@@ -27,9 +27,9 @@ def figures(inputs: Inputs, study: Study) -> list[Figure]:
         differences,
         against_tokens,
         against_parameters,
-        trade,
     )
     found = [figure(inputs, study) for figure in draw]
+    found += [trade(inputs, study, stem) for stem in study.trades]
     sizes = dict.fromkeys(trial.size for trial in study.search.trials) if study.search else {}
     return [*(figure for figure in found if figure), *(searched(inputs, study, size) for size in sizes)]
 
@@ -146,18 +146,19 @@ def differences(inputs: Inputs, study: Study) -> Figure | None:
         return finish(drawing, f"differences_{study.name}", title, caption, kinds, inputs.demo, study.name)
 
 
-def trade(inputs: Inputs, study: Study) -> Figure | None:
-    """Loss over TTFT, a panel for each kind of time; an arm's sizes are joined."""
-    if study.trade is None or not study.trade.rows:
+def trade(inputs: Inputs, study: Study, stem: str) -> Figure | None:
+    """Loss over TTFT of one trade file, a panel for each kind of time; an arm's sizes are joined."""
+    shown = study.trades[stem]
+    if not shown.rows:
         return None
-    kinds = list(dict.fromkeys(row.kind for row in study.trade.rows))
+    kinds = list(dict.fromkeys(row.kind for row in shown.rows))
     with matplotlib.rc_context(SETTINGS):
         drawing = canvas(width=max(5.4, 4.3 * len(kinds)), height=4.6)
         first = None
         for index, kind in enumerate(kinds):
             axes = drawing.add_subplot(1, len(kinds), index + 1, sharey=first)
             first = first or axes
-            rows = [row for row in study.trade.rows if row.kind == kind]
+            rows = [row for row in shown.rows if row.kind == kind]
             for arm in study.arms:
                 own = [row for row in rows if row.arm == arm]
                 if not own:
@@ -176,13 +177,13 @@ def trade(inputs: Inputs, study: Study) -> Figure | None:
                 axes.set_ylabel(axis("validation loss (nats per token)", ["measured"]))
         handles, labels = drawing.axes[0].get_legend_handles_labels()
         drawing.legend(handles, labels, loc="outside upper center", ncols=4, **LABELS)
-        settings = "; ".join(f"{one.kind}: {place(one)}" for one in study.trade.settings)
+        settings = "; ".join(f"{one.kind}: {place(one)}" for one in shown.settings)
         caption = (
-            f"Times {settings}. Losses after {study.trade.central_tokens:,} tokens. Lines join an arm's sizes, named "
+            f"Times {settings}. Losses after {shown.central_tokens:,} tokens. Lines join an arm's sizes, named "
             f"at {readable(study.baseline)}'s points. Bars are 95% intervals; a projected time has none. An arm below "
             f"{readable(study.baseline)}'s line is the better model of its speed."
         )
-        name, title = f"trade_{study.name}", f"Loss against TTFT, {study.name}"
+        name, title = f"{stem}_{study.name}", f"Loss against TTFT, {study.name}{trade_words(stem)}"
         return finish(drawing, name, title, caption, [*kinds, "measured"], inputs.demo, study.name)
 
 

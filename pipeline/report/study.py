@@ -1,11 +1,11 @@
 """One study's result files side by side: its arms in order, how they are drawn, what is not there yet."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from pipeline.files import plain_name
+from pipeline.files import VARIANT, plain_name
 from pipeline.report.style import INK, readable
 from pipeline.results.file import Result
 from pipeline.results.quality import Estimate, QualityCell, QualityResult
@@ -29,7 +29,12 @@ class Study:
     name: str  # the folder's
     search: SearchResult | None = None
     quality: QualityResult | None = None
-    trade: TradeResult | None = None
+    trades: dict[str, TradeResult] = field(default_factory=dict)  # by file name: trade, trade~0a1b2c, trade-rate
+
+    @property
+    def trade(self) -> TradeResult | None:
+        """The study's own: over loopback, no setting overridden."""
+        return self.trades.get("trade")
 
     @property
     def title(self) -> str:
@@ -44,7 +49,7 @@ class Study:
         """Every arm that a file names, in the study's order."""
         found: list[str] = [model.arm for model in self.quality.models] if self.quality else []
         found += [trial.arm for trial in self.search.trials] if self.search else []
-        found += [row.arm for row in self.trade.rows] if self.trade else []
+        found += [row.arm for trade in self.trades.values() for row in trade.rows]
         return list(dict.fromkeys(found))
 
     @property
@@ -77,6 +82,21 @@ class Study:
                     "command": f"{command} scale={scale}",
                     "study": self.name,
                 }
+
+
+def trade_words(stem: str) -> str:
+    """What a title adds for a trade file that is not the study's own; empty for trade.json."""
+    link = stem.partition("-")[2]
+    words = f", link {readable(plain_name(link))}" if link else ""
+    return words + (f", settings overridden ({stem})" if VARIANT in stem else "")
+
+
+def unknown_model(quality: QualityResult) -> str | None:
+    """Which arm and size its runs and cells name that `models` says nothing of, in words; None where there is none."""
+    known = {(model.arm, model.size) for model in quality.models}
+    named = [(cell.arm, cell.size) for cell in quality.cells] + [(run.arm, run.size) for run in quality.runs]
+    lost = next((pair for pair in named if pair not in known), None)
+    return f"names arm {lost[0]} at size {lost[1]}, which its models lack" if lost else None
 
 
 def cells(quality: QualityResult) -> list[QualityCell]:

@@ -5,9 +5,10 @@ import re
 
 import pytest
 
-from pipeline import files
+from pipeline import files, provenance
 from pipeline.compose import compose
-from pipeline.report import same_tokens, same_tokens_figures, summary
+from pipeline.errors import ResultError
+from pipeline.report import reference, same_tokens, same_tokens_figures, summary
 from pipeline.report.build import make_tables, write_report
 from pipeline.report.study import Study, count
 from pipeline.results import write
@@ -229,3 +230,89 @@ def test_arms_share_their_architectures_colour_and_nothing_else(tmp_path):
 )
 def test_counts_in_three_digits(number, text):
     assert count(number) == text
+
+
+def test_variants_of_a_trade_stand_beside_the_studys_own(tmp_path):
+    put_study(tmp_path, parts=("quality", "trade"))
+    own = study_results.trade()
+    for stem in ("trade~abc123", "trade-rate", "trade~abc123-rate"):
+        put(tmp_path, f"same_tokens/{stem}.json", own.model_copy(update={"verdict": f"No: {stem}."}))
+    body = write_report(settings(tmp_path), "f")
+    titles = {
+        "trade": "",
+        "trade-rate": ", link rate",
+        "trade~abc123": ", settings overridden (trade~abc123)",
+        "trade~abc123-rate": ", link rate, settings overridden (trade~abc123-rate)",
+    }
+    shown = {name: table for name, table in body["tables"].items() if name.startswith("trade")}
+    assert body["faults"] == [] and list(shown) == [f"{stem}_same_tokens" for stem in titles]
+    for stem, words in titles.items():
+        assert shown[f"{stem}_same_tokens"]["title"] == f"Loss against TTFT{words}"
+        assert body["figures"][f"{stem}_same_tokens"]["title"] == f"Loss against TTFT, same_tokens{words}"
+        assert shown[f"{stem}_same_tokens"]["verdict"] == ("" if stem == "trade" else f"No: {stem}.")
+        assert (tmp_path / f"report/tables/{stem}_same_tokens.csv").exists()
+    assert body["studies"][0]["verdicts"][1:] == [own.verdict]
+
+
+def test_a_variant_alone_is_not_taken_for_the_studys_own(tmp_path):
+    put(tmp_path, "same_tokens/trade-rate.json", study_results.trade())
+    put(tmp_path, "same_tokens/quality~abc123.json", study_results.quality())
+    body = write_report(settings(tmp_path), "f")
+    (study,) = body["studies"]
+    assert study["verdicts"] == [] and "trade-rate_same_tokens" in body["figures"]
+    assert [item["command"].split()[2] for item in study["missing"]] == [
+        *("stages.search_recipes", "stages.compare_quality", "stages.weigh_speed")
+    ]
+    (fault,) = body["faults"]
+    assert fault.endswith("quality~abc123.json: no kind of result that a report shows; left out")
+
+
+@pytest.mark.parametrize("name", ["search", "quality", "trade", "trade~abc123", "training"])
+def test_what_was_changed_by_hand_is_left_out_and_named(tmp_path, name):
+    """The number stays of its type and in its range: only the digest of the body tells."""
+    folder = "demo_standard" if name == "training" else "same_tokens"
+    made = result_files.training if name == "training" else getattr(study_results, name.partition("~")[0])
+    result = made(tmp_path, folder) if name == "training" else made()
+    put_study(tmp_path, "ablation_ways", ("search",))
+    path = tmp_path / f"results/demo/{folder}/{name}.json"
+    write(path, result, result_files.PROVENANCE | {"body": provenance.fingerprint(result.body())})
+    assert read(tmp_path).faults == [] and str(path) in read(tmp_path).sources
+    text, changed = re.subn(r'("loss_nats": )(\{\s+"value": )?[\d.]+', r"\g<1>\g<2>1.0", path.read_text(), count=1)
+    assert changed == 1
+    path.write_text(text)
+    inputs = read(tmp_path)
+    assert inputs.faults == [f"{path} was changed by hand; make it again with {type(result).command}"]
+    assert str(path) not in inputs.sources and list(inputs.studies) == ["ablation_ways"] and not inputs.training
+
+
+@pytest.mark.parametrize("key", ["cells", "runs"])
+def test_losses_of_a_model_that_is_not_described_are_a_fault(tmp_path, monkeypatch, key):
+    whole = study_results.quality()
+    other = {"cells": "runs", "runs": "cells"}[key]
+    lost = [model for model in whole.models if (model.arm, model.size) != ("ladder", "l")]
+    rest = [one for one in getattr(whole, other) if (one.arm, one.size) != ("ladder", "l")]
+    put_study(tmp_path, parts=("search",))
+    put(tmp_path, "same_tokens/quality.json", whole.model_copy(update={"models": lost, other: rest}))
+    (fault,) = write_report(settings(tmp_path), "f")["faults"]
+    assert fault.endswith("quality.json names arm ladder at size l, which its models lack; left out")
+    monkeypatch.setattr(reference, "ROOT", tmp_path)
+    monkeypatch.setattr(reference, "STUDY", "results/demo/same_tokens")
+    with pytest.raises(ResultError, match=r"quality\.json names arm ladder at size l, which its models lack; make it"):
+        reference.blocks()
+
+
+def test_recipes_say_what_was_not_tried_beside_them(tmp_path):
+    found = study_results.search()
+    recipes = [one.model_copy(update={"init_std": 0.04}) if one.arm == "ladder" else one for one in found.recipes]
+    put(
+        tmp_path,
+        "same_tokens/search.json",
+        found.model_copy(update={"init_stds": [0.06, 0.04, 0.02], "recipes": recipes}),
+    )
+    table = tables(tmp_path)["recipes_same_tokens"]
+    assert {row["arm"]: row["scale_at_end"] for row in table.rows} == {
+        arm: arm != "ladder" for arm in study_results.ARMS
+    }
+    assert "scale_at_end" in [column.key for column in table.shown_columns]
+    assert "a rate next to the best one was not tried at its initial scale" in table.notes[0]
+    assert "the smallest or largest that was tried" in table.notes[1]

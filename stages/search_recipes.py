@@ -55,7 +55,7 @@ def run(work: "Work", log: "StageRun") -> None:
     log.log_artifact(work.write(result))
     log.log_metrics({f"{one.arm}_{one.size}_learning_rate": one.learning_rate for one in recipes})
     for one in recipes:
-        edge = ", the edge of what was tried" if one.at_edge else ""
+        edge = " (a rate next to it was not tried)" if one.at_edge else ""
         print(
             f"{one.size} {one.arm}: rate {one.learning_rate:g}{edge}, initial scale {one.init_std:g}: "
             f"{one.loss_nats:.4f} nats"

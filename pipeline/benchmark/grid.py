@@ -7,7 +7,7 @@ from pipeline.config.benchmark import BASELINE, BenchmarkConfig, Shape
 from pipeline.errors import ConfigError
 from pipeline.models.architectures import block_of, names
 from pipeline.models.build import check_part
-from pipeline.models.timed import ModelByName, derived_faults, timed_model
+from pipeline.models.timed import ModelByName, derived_faults, shipped_twin, timed_model
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,8 @@ def _models(
             continue
         faults |= {fault: fault for fault in _context_faults(benchmark, model)}
         chosen[architecture] = model
-    return Models(shape.size, tp_size, chosen, frozenset(shape.models))
+    twins = {name for name, model in chosen.items() if shipped_twin(model, model_by_name)}
+    return Models(shape.size, tp_size, chosen, frozenset({*shape.models, *twins}))
 
 
 def _unknown(benchmark: BenchmarkConfig) -> list[str]:

@@ -23,11 +23,21 @@ def timed_model(
     name = shape.model_name(architecture, tp_size)
     if name is None:
         standard = timed_model(benchmark, shape, BASELINE, tp_size, model_by_name)
-        return _derived(standard, architecture, tp_size, benchmark.derived.get(architecture, {}))
+        derived = _derived(standard, architecture, tp_size, benchmark.derived.get(architecture, {}))
+        return shipped_twin(derived, model_by_name) or derived
     model = model_by_name(name)
     if model.architecture != architecture:
         raise ConfigError(f"benchmark.shapes {shape.size}: {name} is {model.architecture}, not {architecture}")
     return model if shape.n_layer is None else model.model_copy(update={"n_layer": shape.n_layer})
+
+
+def shipped_twin(model: ModelConfig, model_by_name: ModelByName) -> ModelConfig | None:
+    """The config file of this model's name, where it is of the same shape: its recipe is the model's own."""
+    try:
+        twin = model_by_name(model.name)
+    except ConfigError:
+        return None
+    return twin if twin.identity() == model.identity() else None
 
 
 def derived_faults(benchmark: BenchmarkConfig) -> list[str]:

@@ -20,7 +20,7 @@ def config_of(architecture: str, **changes: object) -> ModelConfig:
     base = model_config("demo_kraken_4way" if architecture == "kraken" else "demo_standard").model_dump()
     ways = 1 if architectures.block_of(architecture).ways == "none" else 4
     shape = {"architecture": architecture, "n_ways": ways, "track_depth": 2}
-    shape |= {"vocab_size": 301, "n_layer": 3, "block_size": 64}
+    shape |= {"vocab_size": 301, "n_layer": 3, "block_size": 64, "init_std": 0.02}
     return ModelConfig.model_validate(base | shape | changes)
 
 

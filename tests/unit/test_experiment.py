@@ -84,7 +84,7 @@ def test_an_edited_config_file_leaves_the_name_and_is_stale(finished, monkeypatc
     edited = "evaluation.random_windows=3"
     shipped = vars(composed(edited))
     monkeypatch.setattr("pipeline.experiment.variant._shipped", lambda group, name: shipped[group].identity())
-    monkeypatch.setattr("pipeline.experiment.variant._chosen", lambda scale, model, group: shipped[group].identity())
+    monkeypatch.setattr("pipeline.experiment.variant.chosen", lambda scale, model, group: shipped[group].identity())
     state = work_in(finished, edited).state()
     assert str(state) == "stale (settings changed: evaluation.random_windows)"
 

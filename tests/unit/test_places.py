@@ -105,7 +105,7 @@ def test_a_benchmark_of_trained_weights_names_every_model_that_is_not_trained(tm
     with pytest.raises(CheckpointError) as caught:
         work.begin()
     _, *lines = str(caught.value).splitlines()
-    commands = ["python -m stages.train model=demo_standard model.architecture=ladder model.name=demo_ladder"]
+    commands = ["python -m stages.train model=demo_ladder"]
     commands += ["python -m stages.train model=demo_standard model.architecture=parallel_track"]
     assert len(lines) == 2
     for line, command in zip(lines, commands, strict=True):

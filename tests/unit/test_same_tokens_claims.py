@@ -20,6 +20,7 @@ SWEEP = SweepConfig.model_validate(
         "tokens": [100_000, 200_000, 400_000],
         "central_size": "m",
         "central_tokens": 200_000,
+        "warmup_steps": 10,
         "learning_rates": [1e-3],
         "init_stds": [0.02],
         "search_tokens": 100_000,

@@ -60,7 +60,7 @@ def test_a_plateau_s_past_does_not_depend_on_what_follows():
 @pytest.mark.parametrize(
     ("overrides", "text"),
     [
-        (["training.decay_steps=950"], "training.decay_steps=950: with training.warmup_steps=100 .* at most 900"),
+        (["training.decay_steps=475"], "training.decay_steps=475: with training.warmup_steps=50 .* at most 450"),
         (["training.schedule=wds"], "training.schedule='wds': must be 'cosine' or 'wsd'"),
         (["training.decay_steps=-1"], "training.decay_steps=-1: must be"),
         (["training.branch_from="], "training.branch_from='': must not be empty"),
@@ -71,4 +71,4 @@ def test_what_is_no_schedule_is_said_at_once(overrides, text):
 
     with pytest.raises(ConfigError, match=text):
         training("training.schedule=wsd", *overrides)
-    assert training("training.decay_steps=950").schedule == "cosine"  # which has no decay of its own
+    assert training("training.decay_steps=475").schedule == "cosine"  # which has no decay of its own

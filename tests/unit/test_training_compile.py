@@ -22,6 +22,7 @@ SETTINGS = [
     "model.n_embd=16",
     "model.vocab_size=512",
     "model.block_size=32",
+    "model.init_std=0.02",
     "data.tokenizer_vocab_size=512",
     f"training.steps={STEPS}",
     "training.warmup_steps=1",

@@ -46,7 +46,10 @@ class StageRun:
         metrics: dict[str, float],
         outcome: str,
     ) -> None:
-        """A finished trial as a run below this one; once, however often it is told. `key` names its work."""
+        """A trial that has ended as a run below this one; once, however often it is told. `key` names its work.
+
+        Told again with another outcome, as one that was stopped and is then run to the end, it is the same run.
+        """
 
 
 class Tracker:
@@ -192,7 +195,7 @@ class MlflowStageRun(StageRun):
     def __init__(self, mlflow: Any, client: Any, run_id: str, resumed: bool = False) -> None:
         self._mlflow, self._client, self._run_id = mlflow, client, run_id
         self._resumed = resumed
-        self._trials: set[str | None] | None = None  # works of the runs below this one that have ended
+        self._trials: dict[str, tuple[str, str]] | None = None  # (id, outcome) by work of the runs told below this one
         self._steps: dict[str, set[int]] = {}  # of each curve, what an earlier process has sent
         self._times: dict[tuple[str, int], int] = {}  # what is sent again must be the same row, which the store drops
 
@@ -225,24 +228,38 @@ class MlflowStageRun(StageRun):
         metrics: dict[str, float],
         outcome: str,
     ) -> None:
-        if self._trials is None:
-            below = f"tags.`mlflow.parentRunId` = '{self._run_id}'"
-            found = self._client.search_runs([self._experiment()], below, max_results=SEARCHED)
-            self._trials = {run.data.tags.get("work") for run in found if run.info.status == "FINISHED"}
-            for run in found:
-                if run.info.status != "FINISHED" and "outcome" in run.data.tags:  # half told by a process that died
-                    self._client.delete_run(run.info.run_id)
-        if key in self._trials:
-            return
-        tags = {"mlflow.parentRunId": self._run_id, "work": key, "outcome": outcome}
-        tags |= {"host": provenance.host(), "process": str(os.getpid())}
-        run = self._client.create_run(self._experiment(), tags=tags, run_name=name)
-        child = MlflowStageRun(self._mlflow, self._client, run.info.run_id)
-        child.log_params(params)
-        child.log_series(rows)
-        child.log_metrics(metrics)
-        self._client.set_terminated(run.info.run_id)
-        self._trials.add(key)
+        told = self._told() if self._trials is None else self._trials
+        self._trials = None  # where the store fails halfway, what stands in it is looked up again
+        run_id, known = told.get(key, ("", ""))
+        if known != outcome:
+            if not known:
+                tags = {"mlflow.parentRunId": self._run_id, "work": key, "outcome": outcome}
+                tags |= {"host": provenance.host(), "process": str(os.getpid())}
+                run_id = self._client.create_run(self._experiment(), tags=tags, run_name=name).info.run_id
+            child = MlflowStageRun(self._mlflow, self._client, run_id, resumed=bool(known))
+            if not known:
+                child.log_params(params)
+            child.log_series(rows)
+            child.log_metrics(metrics)
+            if known:
+                self._client.set_tag(run_id, "outcome", outcome)  # last: until then all is told again
+            else:
+                self._client.set_terminated(run_id)
+            told[key] = run_id, outcome
+        self._trials = told
+
+    def _told(self) -> dict[str, tuple[str, str]]:
+        """The trials below this run that were told; those that a process half told before it died are deleted."""
+        below = f"tags.`mlflow.parentRunId` = '{self._run_id}'"
+        found = self._client.search_runs([self._experiment()], below, max_results=SEARCHED)
+        trials = [run for run in found if {"work", "outcome"} <= run.data.tags.keys()]
+        for run in (run for run in trials if run.info.status != "FINISHED"):
+            self._client.delete_run(run.info.run_id)
+        return {
+            run.data.tags["work"]: (run.info.run_id, run.data.tags["outcome"])
+            for run in trials
+            if run.info.status == "FINISHED"
+        }
 
     def _experiment(self) -> str:
         return str(self._client.get_run(self._run_id).info.experiment_id)

@@ -41,7 +41,7 @@ def runner(
         try:
             _note(log, trial, outcomes)
         except Exception as error:  # hours of trials must not end with a tracker's hiccup; it is noted at the end
-            progress.say(f"tracking failed, the study goes on: {error}")
+            progress.say(f"tracking failed, the study goes on: {_line(error)}")
 
     def run(trials: list[Trial], halved: bool) -> Mapping[str, list[Outcome]]:
         halving = None
@@ -55,12 +55,17 @@ def runner(
                 _note(log, trial, found[trial.name])
         except Exception as error:  # a store raises whatever it raises
             raise RunError(
-                f"tracking.uri={config.tracking.uri}: {str(error).splitlines()[0]}; the trials are done and kept: the "
+                f"tracking.uri={config.tracking.uri}: {_line(error)}; the trials are done and kept: the "
                 "same command goes on, with tracking=none untracked"
             ) from error
         return found
 
     return run
+
+
+def _line(error: Exception) -> str:
+    """The first line of what it says, or else its kind."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _note(log: "StageRun", trial: Trial, outcomes: list[Outcome]) -> None:

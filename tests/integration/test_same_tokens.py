@@ -182,3 +182,25 @@ def test_search_trials_half_told_by_a_process_that_died_are_told_again(tmp_path,
     (experiment,) = [one for one in client.search_experiments() if one.name != "Default"]
     runs = client.search_runs([experiment.experiment_id], "attributes.run_name = 'a trial'")
     assert [run.info.status for run in runs] == ["FINISHED"] and runs[0].data.metrics["tokens"] == 2.0
+
+
+def test_search_trial_that_was_stopped_and_is_run_to_its_end_stays_one_child(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = compose([f"tracking.uri=sqlite:///{tmp_path}/runs.db", f"tracking.artifact_dir={tmp_path}/artifacts"])
+    rows = [(step, {"val_loss_nats": 4.0 - step}) for step in (1, 2)]
+    stopped = ("a trial", "its work", {"x": 1}, rows[:1], {"tokens": 1.0}, "stopped")
+    finished = ("a trial", "its work", {"x": 1}, rows, {"tokens": 2.0, "final_val_loss_nats": 2.0}, "finished")
+    for telling in ([stopped, stopped], [finished, finished]):  # by two commands
+        with open_tracker(config).stage("search_recipes", config, "work") as log:
+            with monkeypatch.context() as failing, pytest.raises(ZeroDivisionError):  # the store fails for a moment
+                failing.setattr(type(log), "log_metrics", lambda *_: 1 / 0)
+                log.log_trial(*telling[0])
+            for one in telling:
+                log.log_trial(*one)
+    client = MlflowClient(config.tracking.uri)
+    (experiment,) = [one for one in client.search_experiments() if one.name != "Default"]
+    (run,) = client.search_runs([experiment.experiment_id], "attributes.run_name = 'a trial'")
+    assert (run.info.status, run.data.tags["outcome"]) == ("FINISHED", "finished")
+    assert (run.data.metrics["tokens"], run.data.metrics["final_val_loss_nats"]) == (2.0, 2.0)
+    points = client.get_metric_history(run.info.run_id, "val_loss_nats")
+    assert [(one.step, one.value) for one in points] == [(1, 3.0), (2, 2.0)]

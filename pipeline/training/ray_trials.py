@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,8 +43,9 @@ def run_trials(
     Without `halving` all run to the end, also those that another search has stopped.
     `told` is called whenever a trial has ended that was not done before. Raises RunError where a trial fails more often
     than cluster.max_failures, KeyboardInterrupt after Ctrl-C or SIGTERM: the same call goes on from the last
-    checkpoints.
+    checkpoints. Raises ValueError before anything is run where two trials have one name.
     """
+    _check_names(trials)
     done = _done(trials, halving)
     for job in (job for trial in trials if trial.name in done for job in trial.jobs):
         drop_weights(job)  # of one that was killed between its outcome and this
@@ -54,6 +56,16 @@ def run_trials(
     if lacking := [trial.name for trial in trials if trial.name not in done]:
         raise RunError(f"trial {lacking[0]} ended without an outcome, and {len(lacking) - 1} more did")
     return done
+
+
+def _check_names(trials: Sequence[Trial]) -> None:
+    """Outcomes are told apart by names."""
+    folders: dict[str, Path] = {}
+    for trial in trials:
+        folder = trial.jobs[-1].run_folder
+        if trial.name in folders:
+            raise ValueError(f"two trials are named {trial.name!r}: those in {folders[trial.name]} and in {folder}")
+        folders[trial.name] = folder
 
 
 def _done(trials: Sequence[Trial], halving: Halving | None) -> dict[str, list[Outcome]]:

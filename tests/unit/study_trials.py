@@ -49,13 +49,20 @@ def model(name: str = "xs.standard", **changes: object) -> ModelConfig:
 
 
 def maker(
-    data: Path, runs: Path, /, code: str = "code", training: dict[str, object] | None = None, **changes: object
+    data: Path,
+    runs: Path,
+    /,
+    code: str = "code",
+    training: dict[str, object] | None = None,
+    cluster: dict[str, object] | None = None,
+    **changes: object,
 ) -> Maker:
     """A maker of trials on the tokens in `data`, under `runs`; `changes` are the sweep's."""
     base = config()
     changed = {
         "sweep": sweep(**changes),
         "paths": base.paths.model_copy(update={"runs": str(runs)}),
+        "cluster": base.cluster.model_copy(update=cluster or {}),
         "training": base.training.model_copy(update={"sample_tokens": 0, **(training or {})}),
     }
     return Maker(base.model_copy(update=changed), data, lambda architecture: {f"{architecture}.py": code}, {})

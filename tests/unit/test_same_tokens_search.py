@@ -2,17 +2,24 @@
 
 import json
 import math
+import threading
+import time
+from dataclasses import replace
 
 import pytest
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, RunError
 from pipeline.results.search import FoundRecipe
 from pipeline.study import progress
 from pipeline.study.compare import Comparison
 from pipeline.study.progress import Progress
+from pipeline.study.run import runner
 from pipeline.study.search import Search, recipe_of, search_result
 from pipeline.study.trials import Recipe
-from pipeline.training import ray_trials, trial
+from pipeline.tracking import StageRun
+from pipeline.training import checkpoint, lineage, ray_trials, trial
+from pipeline.training.job import NonFiniteError
+from pipeline.training.log import RunLog
 from pipeline.training.trial import FILE, read_outcome, run_trial, stop, write_outcome
 from tests.token_folder import write_token_folder
 from tests.unit.study_trials import PER_STEP, FakeRun, maker, model, outcome, study
@@ -128,7 +135,7 @@ def test_search_whose_survivors_diverge_runs_those_that_it_stopped(tokens, tmp_p
 
 
 def test_search_trials_of_close_rates_have_names_of_their_own(tokens, tmp_path):
-    known = searching(tokens, tmp_path, learning_rates=[1.001e-3, 1.0012e-3]).known()
+    known = searching(tokens, tmp_path, learning_rates=[1.0000001e-3, 1.0000002e-3]).known()
     assert len({one.name for one in known}) == len({one.jobs[0].run_folder for one in known}) == 4
 
 
@@ -358,6 +365,97 @@ def test_same_tokens_trial_that_diverges_in_its_decay_says_nothing_of_a_longer_o
     assert short.outcome == "diverged" and long.outcome == "finished" and long.own_tokens == 20 * PER_STEP
 
 
+def test_same_tokens_outcome_that_was_edited_or_copied_is_none(tokens, tmp_path):
+    job, other = maker(tokens, tmp_path).trial("one", model(), ARM, RECIPE, BOTH, 7).jobs
+    write_outcome(job, outcome(3.0))
+    path = job.run_folder / FILE
+    assert read_outcome(job) == outcome(3.0)
+    other.run_folder.mkdir(parents=True)
+    (other.run_folder / FILE).write_text(path.read_text())
+    assert read_outcome(other) is None
+    body = json.loads(path.read_text())
+    unmarked = {name: value for name, value in body.items() if name not in ("fingerprint", "digest")}
+    for edited in ({**body, "loss_nats": 2.0}, {**body, "fingerprint": other.fingerprint}, unmarked, [body], 3):
+        path.write_text(json.dumps(edited))
+        assert read_outcome(job) is None
+
+
+def test_same_tokens_trial_that_two_commands_want_is_begun_and_run_once(tokens, tmp_path, monkeypatch):
+    made = maker(tokens, tmp_path).trial("one", model(), ARM, RECIPE, BOTH, 7)
+    trained, begun, begin = watching(monkeypatch), [], lineage.begin
+    inside, go_on = threading.Event(), threading.Event()
+
+    def slow(job, say):
+        begun.append(job.training.steps)
+        if begun == [4, 8]:
+            inside.set()
+            assert go_on.wait(100)
+        begin(job, say)
+
+    monkeypatch.setattr(lineage, "begin", slow)
+    ended = []
+    commands = [threading.Thread(target=lambda: ended.append(losses(made)[0])) for _ in range(2)]
+    commands[0].start()
+    assert inside.wait(100)
+    commands[1].start()
+    time.sleep(1)  # it finds that the longer run is to be done, and waits for the first
+    go_on.set()
+    for command in commands:
+        command.join()
+    assert begun == trained == [4, 8]
+    assert len(ended) == 2 and ended[0] == ended[1] == made.outcomes()
+    assert [one.own_tokens for one in ended[0]] == [4 * PER_STEP, 4 * PER_STEP]
+
+
+def test_search_trials_of_one_name_are_refused(tokens, tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_trials, "_fit", refuse)
+    made = [maker(tokens, tmp_path).search_trial("one", model(), ARM, Recipe(rate, 0.02)) for rate in (1e-3, 2e-3)]
+    folders = [str(one.jobs[0].run_folder) for one in made]
+    with pytest.raises(ValueError, match="two trials are named 'one'") as caught:
+        ray_trials.run_trials(made, made[0].jobs[0].cluster, refuse)
+    assert all(folder in str(caught.value) for folder in folders)
+
+
+class Log(StageRun):
+    """A tracker's run that notes trials, or fails."""
+
+    def __init__(self, fault: Exception | None = None) -> None:
+        self.fault, self.names = fault, []
+
+    def log_trial(self, name, *rest):
+        if self.fault:
+            raise self.fault
+        self.names.append(name)
+
+
+def test_search_whose_tracker_fails_keeps_its_trials_and_notes_them_later(tokens, tmp_path, monkeypatch):
+    the_maker, said = maker(tokens, tmp_path), []
+    trials = [the_maker.search_trial(f"t{rate}", model(), ARM, Recipe(rate, 0.02)) for rate in (1e-3, 2e-3)]
+
+    def fit(trials, cluster, fresh, told, halving):
+        for one in trials:
+            told(one, losses(one)[0])
+
+    def run(log):
+        return runner(the_maker.config, the_maker, Progress(said.append, trials), log)(trials, False)
+
+    monkeypatch.setattr(ray_trials, "_fit", fit)
+    with pytest.raises(RunError) as caught:
+        run(Log(OSError("the store is gone\n  and more")))
+    assert caught.value.exit_code == 1 and "\n" not in str(caught.value)
+    assert str(caught.value).startswith("tracking.uri=") and "the store is gone; the trials are done" in str(
+        caught.value
+    )
+    assert said.count("tracking failed, the study goes on: the store is gone") == 2
+    assert all(one.outcomes() for one in trials)
+    monkeypatch.setattr(ray_trials, "_fit", refuse)
+    with pytest.raises(RunError, match="TimeoutError; the trials"):  # one that says nothing
+        run(Log(TimeoutError()))
+    log = Log()
+    assert run(log) == {one.name: one.outcomes() for one in trials}
+    assert log.names == ["t0.001 4 steps", "t0.002 4 steps"]
+
+
 class StoppedError(Exception):
     """Stands for Tune, which ends a trial inside of a report, and for a kill."""
 
@@ -399,6 +497,59 @@ def test_search_trial_that_was_stopped_tells_its_rungs_again_and_runs_on_only_wh
     (ended,), _ = losses(made, to_the_end=True)
     assert (ended.loss_nats, ended.validation, ended.tokens) == (whole.loss_nats, whole.validation, whole.tokens)
     assert json.loads((job.run_folder / FILE).read_text())["outcome"] == "finished"
+
+
+def test_search_hears_of_a_rung_before_the_next_step(tokens, tmp_path):
+    the_maker = maker(tokens, tmp_path, cluster={"checkpoint_interval": 3}, search_tokens=8 * PER_STEP)  # rung at 4
+    made, taken = the_maker.search_trial("one", model(), ARM, RECIPE), []
+    log = RunLog(made.jobs[0].run_folder)
+
+    def report(numbers):
+        taken.append((numbers["tokens"], max(one["step"] for one in log.read())))
+
+    run_trial(made, report, say=lambda line: None)
+    assert taken == [(4 * PER_STEP, 4)]
+
+
+def between_validations(tokens, folder):
+    """A trial that validates at 4 of 8 steps, saves at 3 and 6, and has told its log of no step before the last."""
+    made = maker(tokens, folder, search_tokens=8 * PER_STEP).search_trial("one", model(), ARM, RECIPE)
+    (job,) = made.jobs
+    cluster = job.cluster.model_copy(update={"checkpoint_interval": 3, "log_interval": 100})
+    return replace(made, jobs=(replace(job, cluster=cluster),))
+
+
+@pytest.mark.parametrize("steps_behind", [0, 2])
+def test_search_trial_that_was_stopped_counts_all_steps_that_it_took(tokens, tmp_path, steps_behind):
+    made = between_validations(tokens, tmp_path)
+    (job,) = made.jobs
+    interrupted(made, after=1)
+    (kept,) = checkpoint.checkpoints(job.run_folder)
+    seconds = json.loads((kept / checkpoint.STATE).read_text())["seconds"]
+    if steps_behind:  # of half a second each
+        RunLog(job.run_folder).append({"kind": "train", "step": 7, "tokens_per_s": 2 * PER_STEP})
+        RunLog(job.run_folder).append({"kind": "validation", "step": 8, "loss_nats": 6.0})
+    stopped = stop(job)
+    assert stopped.tokens == stopped.own_tokens == (6 + steps_behind) * PER_STEP
+    assert stopped.seconds == pytest.approx(seconds + steps_behind / 2) and seconds > 0
+    assert stopped.validation[0][0] == 4 * PER_STEP
+
+
+def test_search_trial_that_diverged_counts_all_steps_that_it_took(tokens, tmp_path, monkeypatch):
+    made, train, saved = between_validations(tokens, tmp_path), trial.train, []
+
+    def diverging(job, worker, report):
+        def told(numbers):
+            saved.append(numbers["step"])
+            if len(saved) == 2:
+                raise NonFiniteError("step 7: loss nan")
+
+        return train(job, worker, told)
+
+    monkeypatch.setattr(trial, "train", diverging)
+    (found,), _ = losses(made)
+    assert (found.outcome, found.tokens, found.own_tokens) == ("diverged", 6 * PER_STEP, 6 * PER_STEP)
+    assert found.seconds > 0 and saved == [3, 6]
 
 
 def test_search_without_halving_does_not_take_a_stopped_trial_for_done(tokens, tmp_path, monkeypatch):

@@ -45,6 +45,8 @@ def models(study: StudyConfig, sweep: SweepConfig, lookup: ModelByName) -> Model
             except ConfigError as error:
                 faults.append(str(error))
     faults += _size_faults(bases, list(sweep.sizes)) if len(bases) == len(sweep.sizes) else []
+    if len({model.name for model in found.values()}) < len(found):
+        faults.append("study.arms and sweep.sizes: two of their names joined by a dot are one name; leave dots out")
     if len(faults) == 1:
         raise ConfigError(f"this study cannot be run: {faults[0]}")
     if faults:

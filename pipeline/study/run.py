@@ -5,7 +5,8 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from pipeline.compose import model_config as lookup
-from pipeline.errors import RunError
+from pipeline.data.manifest import read as read_manifest
+from pipeline.errors import DataError, RunError
 from pipeline.study.progress import Progress
 from pipeline.study.trials import Maker
 from pipeline.training import ray_trials
@@ -27,7 +28,15 @@ def maker_of(work: "Work") -> Maker:
     def code_of(architecture: str) -> dict[str, str]:
         return work.code_of(LOOP, {architecture})
 
-    return Maker(work.config, work.path("data").resolve(), code_of, work.device_flops())
+    folder = work.path("data").resolve()
+    entries, rows = read_manifest(folder)["tokenizer"]["vocab_size"], _rows(work.config)
+    if entries > rows:
+        raise DataError(f"{folder} was tokenised with {entries} entries; the sizes' models (sweep.sizes) have {rows}")
+    return Maker(work.config, folder, code_of, work.device_flops())
+
+
+def _rows(config: "Config") -> int:
+    return min(lookup(size.model).vocab_size for size in config.sweep.sizes.values())
 
 
 def runner(

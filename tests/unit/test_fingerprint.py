@@ -24,7 +24,12 @@ BASES = {
     ],
     "one_rank": ["benchmark=ttft_one_rank", "benchmark.contexts=[128]", "benchmark.tp_sizes=[4]"],
     "engines": ["benchmark=ttft_engines", "benchmark.contexts=[128]"],
-    "study": ["+experiment=ablation_init", "model=demo_standard", "benchmark.contexts=[128]", "sweep.sizes.xs.n_embd=96"],
+    "study": [
+        "+experiment=ablation_init",
+        "model=demo_standard",
+        "benchmark.contexts=[128]",
+        "sweep.sizes.xs.n_embd=96",
+    ],
     "checkpoint": [
         "model=gpt2",
         "data=openwebtext",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pipeline.config import Config
     from pipeline.experiment.work import Work
-    from pipeline.results.quality import Estimate, QualityResult
+    from pipeline.results.quality import QualityResult
     from pipeline.results.trade import TradeResult
     from pipeline.study.times import Timing
     from pipeline.tracking import StageRun
@@ -99,22 +99,14 @@ def _table(found: "TradeResult") -> str:
     wheres = [f"{one.kind}: {one.where}, {one.context} tokens" for one in found.settings]
     rows = [
         (
-            *(row.kind.split()[0], row.arm, row.size, _text(row.loss_nats, 3), _text(row.ttft_ms, 2)),
+            *(row.kind.split()[0], row.arm, row.size, row.loss_nats.text(), row.ttft_ms.text(2)),
             f"{row.speedup:+.1%}",
             "–" if row.standard_loss_nats is None else f"{row.standard_loss_nats:.3f}",
-            "–" if row.gain_nats is None else _text(row.gain_nats, 3, "+"),
+            "–" if row.gain_nats is None else row.gain_nats.text(3, "+"),
         )
         for row in found.rows
     ]
     return "\n".join([*wheres, tabulate(rows, headers=HEAD, disable_numparse=True)])
-
-
-def _text(one: "Estimate", digits: int, sign: str = "") -> str:
-    """A number with its interval, where it has one."""
-    number = f"{one.value:{sign}.{digits}f}"
-    if one.low is None or one.high is None:
-        return number
-    return f"{number} ({one.low:{sign}.{digits}f} to {one.high:{sign}.{digits}f})"
 
 
 def _say(line: str) -> None:

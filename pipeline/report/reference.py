@@ -9,10 +9,10 @@ from pathlib import Path
 
 from pipeline import files
 from pipeline.errors import ResultError
-from pipeline.report.study import between, count, unknown_model
+from pipeline.report.study import count, unknown_model
 from pipeline.report.style import readable
 from pipeline.results import QualityResult, SearchResult, TradeResult, read
-from pipeline.results.quality import Estimate, QualityCell
+from pipeline.results.quality import QualityCell
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDY = "results/reference/xeon_2_cores/cpu/same_tokens"
@@ -109,8 +109,8 @@ def _claims(quality: QualityResult) -> str:
 def _speed(trade: TradeResult) -> str:
     rows = [
         [
-            *(readable(row.arm), row.size, row.kind, f"{row.ttft_ms.value:.2f}", f"{row.speedup:+.1%}"),
-            *(_estimate(row.loss_nats, ".3f"), "-" if row.gain_nats is None else _estimate(row.gain_nats, "+.3f")),
+            *(readable(row.arm), row.size, row.kind, row.ttft_ms.text(2), f"{row.speedup:+.1%}"),
+            *(row.loss_nats.text(), "-" if row.gain_nats is None else row.gain_nats.text(3, "+")),
         ]
         for row in trade.rows
     ]
@@ -119,14 +119,8 @@ def _speed(trade: TradeResult) -> str:
 
 
 def _cell(cell: QualityCell) -> Iterator[str]:
-    yield _estimate(cell.loss_nats, ".3f") if cell.loss_nats else "diverged"
-    yield between(cell.difference_nats, sign="+") if cell.difference_nats else "-"
-
-
-def _estimate(estimate: Estimate, form: str) -> str:
-    if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:{form}}"
-    return f"{estimate.value:{form}} ({estimate.low:{form}} to {estimate.high:{form}})"
+    yield cell.loss_nats.text() if cell.loss_nats else "diverged"
+    yield cell.difference_nats.text(2, "+") if cell.difference_nats else "-"
 
 
 def _table(headers: list[str], rows: list[list[str]]) -> str:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from pipeline.report.inputs import Inputs
-from pipeline.report.study import Study, between, cells, count, ends, trade_words
+from pipeline.report.study import Study, cells, count, ends, trade_words
 from pipeline.report.style import readable
 from pipeline.report.table import Column, Row, Table
 from pipeline.results.file import Result
@@ -55,7 +55,7 @@ def one_line(study: Study) -> str:
     parts = []
     for cell in chosen:
         if cell.difference_nats is not None:
-            parts.append(f"{readable(cell.arm)} {between(cell.difference_nats, sign='+')}")
+            parts.append(f"{readable(cell.arm)} {cell.difference_nats.text(2, '+')}")
         elif cell.diverged:
             parts.append(f"{readable(cell.arm)} diverged in {cell.diverged} of {cell.diverged + cell.seeds} runs")
     if not parts:

@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from pipeline.report.inputs import Inputs
 from pipeline.report.same_tokens import place
 from pipeline.report.search_figures import LABELS, log_ticks, searched
-from pipeline.report.study import Study, bars, between, cells, count, trade_words
+from pipeline.report.study import Study, bars, cells, count, trade_words
 from pipeline.report.style import INK, SETTINGS, Figure, axis, canvas, finish, readable
 from pipeline.results.quality import Law, QualityCell
 
@@ -93,7 +93,7 @@ def against_parameters(inputs: Inputs, study: Study) -> Figure | None:
                 _points(axes, study, inputs, [(at * apart[arm], cell) for at, cell in points[arm]], joined=False)
                 if law:
                     _law(axes, law, points[arm][0][0], points[arm][-1][0], apart[arm], look)
-                label = f"{readable(arm)}: {between(law.exponent, 3)}" if law else f"{readable(arm)}: no law"
+                label = f"{readable(arm)}: {law.exponent.text()}" if law else f"{readable(arm)}: no law"
                 handles.append(Line2D([], [], label=label, markersize=5, **look))
             log_ticks(axes, _round_ticks(every))
             axes.set_xlabel(axis(WORDS[counted], ["counted"]))

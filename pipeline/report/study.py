@@ -120,14 +120,6 @@ def count(number: float) -> str:
     return f"{number:.3g}"
 
 
-def between(estimate: Estimate, digits: int = 2, sign: str = "") -> str:
-    """An estimate with its interval in brackets, where it has one: +0.21 (0.18 to 0.24)."""
-    value = f"{estimate.value:{sign}.{digits}f}"
-    if estimate.low is None or estimate.high is None:
-        return value
-    return f"{value} ({estimate.low:.{digits}f} to {estimate.high:.{digits}f})"
-
-
 def ends(name: str, estimate: Estimate | None) -> dict[str, float | None]:
     """An estimate as a table's cells: itself, and the ends of its interval."""
     if estimate is None:

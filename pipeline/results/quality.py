@@ -47,6 +47,17 @@ class Estimate(Typed):
     low: float | None = Field(description="lower end of the 95% interval")
     high: float | None = Field(description="upper end of the 95% interval")
 
+    def text(self, digits: int = 3, sign: str = "") -> str:
+        """With its interval in brackets, where it has one: +0.21 (0.18 to 0.24); a sign is the value's alone."""
+        value = _rounded(self.value, digits, sign)
+        if self.low is None or self.high is None:
+            return value
+        return f"{value} ({_rounded(self.low, digits)} to {_rounded(self.high, digits)})"
+
+
+def _rounded(value: float, digits: int, sign: str = "") -> str:
+    return f"{round(value, digits) + 0.0:{sign}.{digits}f}"  # + 0.0: no minus before a zero
+
 
 class QualityCell(Row):
     """One arm at one size and token count."""

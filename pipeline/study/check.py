@@ -8,6 +8,8 @@ from tabulate import tabulate
 from pipeline.compose import model_config
 from pipeline.config import Config
 from pipeline.errors import ConfigError
+from pipeline.experiment.identity import none_chosen
+from pipeline.experiment.variant import chosen
 from pipeline.models import count
 from pipeline.provenance import usable_cores
 from pipeline.study.arms import Models, cells, models, searched_sizes
@@ -47,8 +49,6 @@ def notes(config: Config) -> list[str]:
 
 def _overridden(config: Config) -> Iterator[str]:
     """Settings of training that somebody set and that a study decides itself."""
-    from pipeline.experiment.variant import chosen
-
     expected = chosen(config.scale.name, config.model.name, "training")
     for field, by in DECIDED.items():
         value = getattr(config.training, field)
@@ -105,9 +105,7 @@ def quality_plan(config: Config) -> str:
 
 def _models(config: Config) -> Models:
     if config.study is None:
-        from pipeline.compose import experiments_with
-
-        raise ConfigError(f"study: none is chosen; +experiment=NAME brings one: {', '.join(experiments_with('study'))}")
+        raise ConfigError(none_chosen("study"))
     return models(config.study, config.sweep, model_config)
 
 

@@ -8,6 +8,7 @@ margin, open otherwise. Runs that diverged can only speak against an arm.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -69,7 +70,7 @@ class Finding(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Question:
+class Question(ABC):
     """A claim about arms of a study; `ours` or `theirs` None: it has no such arm."""
 
     claim: str
@@ -78,8 +79,9 @@ class Question:
     ours: str | None
     theirs: str | None
 
+    @abstractmethod
     def decide(self, runs: Sequence[QualityRun]) -> Finding:
-        raise NotImplementedError
+        """The verdict, where the study has both arms."""
 
     def judge(self, runs: Sequence[QualityRun]) -> Claim:
         """What the runs say of it."""

@@ -28,6 +28,7 @@ BASES = {
         "+experiment=ablation_init",
         "model=demo_standard",
         "benchmark.contexts=[128]",
+        "~sweep.sizes.s",
         "sweep.sizes.xs.n_embd=96",
     ],
     "checkpoint": [

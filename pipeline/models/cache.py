@@ -79,6 +79,11 @@ class KeyValueCache:
         """Tokens stored so far, the same in every layer between forwards."""
         return self.layers[-1].length
 
+    @property
+    def positions(self) -> int | Tensor:
+        """Where the next tokens stand: the first one's place, or (B, 1) places where sequences differ in length."""
+        return self.length
+
     def truncate(self, length: int) -> None:
         """Forget everything behind the first `length` tokens."""
         for layer in self.layers:

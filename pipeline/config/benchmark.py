@@ -51,14 +51,19 @@ class BenchmarkConfig(Group):
     no_communication_bound: bool = Field(True, description="also time the standard model without its collectives")
     weights: Literal["trained", "random"] = Field("random", description="weights of the timed models")
     dtype: Literal["float32", "float16", "bfloat16"] = Field("float32", description="arithmetic of the forward")
-    warmup_min: PositiveInt = Field(2, description="rounds before any is kept")
+    launches: PositiveInt = Field(
+        3, description="launches of ranks that the whole grid is run in, one after the other; rounds are of a launch"
+    )
+    warmup_min: PositiveInt = Field(2, description="rounds before any is kept, in every launch")
     warmup_max: PositiveInt = Field(10, description="rounds after which warm-up ends even if unsettled")
-    repeats_min: PositiveInt = Field(10, description="rounds kept at least")
-    repeats_max: PositiveInt = Field(60, description="rounds kept at most")
+    repeats_min: PositiveInt = Field(10, description="rounds that a launch keeps at least")
+    repeats_max: PositiveInt = Field(60, description="rounds that a launch keeps at most")
     interval_width: PositiveFloat = Field(
         0.05, description="stop when the 95% interval is narrower than this share of the median"
     )
-    time_limit_s: PositiveFloat = Field(30.0, description="seconds per row of the grid at most")
+    time_limit_s: PositiveFloat = Field(
+        30.0, description="seconds per cell of the grid over all launches, each of which gets an equal share"
+    )
     decode_tokens: NonNegativeInt = Field(
         0, description="tokens generated after the first, timed each; 0: prefill only"
     )

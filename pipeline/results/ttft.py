@@ -15,6 +15,7 @@ NO_LINK = "none"  # the link of rows whose communication was left out: compute a
 EXPOSED_BAND = (0.25, 0.40)  # shares of the baseline's time in exposed communication
 
 Launches = list[list[float]]  # milliseconds: one inner list a launch, one number a round
+IntervalOver = Literal["launches", "rounds"]
 StoppedBy = Literal["interval", "repeats_max", "time_limit"]
 Lane = Literal["compute", "communication"]
 Part = Literal["norm", "gemm", "overlapped_gemm", "attention", "elementwise", "lm_head", "all_reduce", "other"]
@@ -131,18 +132,33 @@ class RunRow(CellRow):
     oversubscribed: bool = Field(description="ranks exceed cores and take turns: times show order, not overlap")
     weights: str = Field(description="trained or random")
     shared_weights: bool = Field(False, description="architectures took turns in the same memory")
+    wire: str = Field("float32", description="what sums are carried in; other than float32 they lose digits")
+    others_cpu_share: float | None = Field(
+        None, description="share of the machine's CPU time that other processes took, the worst launch; null: not told"
+    )
+    steal_share: float | None = Field(
+        None, description="share of it that the host took away, the worst launch; null: not told"
+    )
+    busy: bool | None = Field(None, description="others or the host took too much to trust the row; null: not told")
     comparability: str = Field(description="what to know before holding the row against the baseline's, in words")
 
 
 class TtftRow(RunRow, TimedRow):
     """Prompt to first token: the slowest rank's time, over the counted rounds."""
 
-    ttft_ms_median: float = Field(description="median over rounds, ms")
+    ttft_ms_median: float = Field(description="median (p50) over all rounds, ms")
+    ttft_ms_p90: float | None = Field(None, description="90th percentile over all rounds, ms")
     ttft_ms_p95: float = Field(description="95th percentile, ms")
+    ttft_ms_p99: float | None = Field(
+        None, description="99th percentile; of fewer than 100 rounds near the slowest, ms"
+    )
     ttft_ms_low: float | None = Field(
         description="lower end of the median's 95% interval, ms; null below 6 rounds. See protocol.interval"
     )
     ttft_ms_high: float | None = Field(description="upper end of the median's 95% interval, ms")
+    interval_over: IntervalOver | None = Field(
+        None, description="what the 95% intervals of this row are over; null: there is none"
+    )
     ttft_ms_min: float = Field(description="fastest round, ms")
     speedup_low: float | None = Field(description="lower end of the speedup's 95% interval, rounds paired; or null")
     speedup_high: float | None = Field(description="upper end of the speedup's 95% interval")
@@ -150,6 +166,18 @@ class TtftRow(RunRow, TimedRow):
     own_hideable_ms: float | None = Field(None, description="blocking_ms − compute_ms, ms")
     own_share_hidden: float | None = Field(None, description="(blocking_ms − t) / own_hideable_ms")
     device_ms_median: float | None = Field(None, description="the same rounds by CUDA events, ms")
+    flops: int | None = Field(None, description="FLOPs of one rank's prefill, counted on the model")
+    flops_ratio: float | None = Field(None, description="flops / the baseline's in the same cell")
+    parameters: int | None = Field(None, description="parameters of one rank, tables of tokens and positions included")
+    layer_parameters: int | None = Field(None, description="those of them that its layers multiply tokens with")
+    prompt_tokens_per_s: float | None = Field(None, description="batch_size · context / median")
+    matrix_flops_per_s: float | None = Field(
+        None, description="large matrix products on the rank's own threads, all ranks at once; median over launches"
+    )
+    model_flops_utilisation: float | None = Field(None, description="flops / median / matrix_flops_per_s")
+    energy_joules: float | None = Field(
+        None, description="one prefill: the whole processor's (RAPL) or all ranks' GPUs' (NVML); null: no counter"
+    )
     collectives: int = Field(description="all-reduces of one forward on one rank")
     collective_bytes: int | None = Field(None, description="bytes that enter them on one rank")
     peak_memory_bytes: int | None = Field(None, description="weights and growth in one forward; the most over ranks")
@@ -157,7 +185,8 @@ class TtftRow(RunRow, TimedRow):
     repeats: int = Field(description="rounds counted, all launches together")
     stopped_by: StoppedBy | None = Field(
         None,
-        description="what ended the rounds: all intervals narrow enough, the most rounds, or the time; null: unknown",
+        description="what ended the rounds of most launches, of the last where none is commonest: all intervals narrow "
+        "enough, the most rounds, or the time; null: unknown",
     )
     warmup_rounds: int = Field(description="rounds thrown away")
     paired: bool = Field(True, description="rounds alternated with the other rows of the cell")
@@ -187,15 +216,16 @@ class DecodeRow(RunRow):
 
     new_tokens: int = Field(description="tokens generated a round")
     ms_per_token_median: float = Field(description="median over steps and rounds, ms")
+    ms_per_token_p90: float | None = Field(None, description="90th percentile, ms")
     ms_per_token_p95: float = Field(description="95th percentile, ms")
-    ms_per_token_low: float | None = Field(
-        description="lower end of the 95% interval of the median over steps, ms; null below 6 steps"
-    )
+    ms_per_token_p99: float | None = Field(None, description="99th percentile, ms")
+    ms_per_token_low: float | None = Field(description="lower end of the median's 95% interval, ms; or null")
     ms_per_token_high: float | None = Field(description="upper end, ms")
+    interval_over: IntervalOver | None = Field(None, description="what that interval is over; null: there is none")
     ms_by_step: list[float] = Field(description="median over rounds of each step, ms")
     tokens_per_s: float = Field(description="batch_size / mean step")
     speedup: float = Field(description="t_standard / t − 1 of the medians over steps")
-    repeats: int = Field(description="rounds counted")
+    repeats: int = Field(description="rounds counted, all launches together")
     samples_ms: list[list[list[float]]] = Field(description="launches, rounds within them, steps within those, ms")
 
 

@@ -16,7 +16,11 @@ FITTED = (
 
 @dataclass(frozen=True)
 class Hardware:
-    """Peaks in FLOP/s and bytes/s, overheads in seconds, efficiencies as shares of a peak."""
+    """Peaks in FLOP/s and bytes/s, overheads in seconds, efficiencies as shares of a peak.
+
+    The last two are 1 and 0 on accelerators: there attention is one fused kernel, and copy engines move what is sent.
+    Ranks on a CPU share their core with the network's kernel work.
+    """
 
     name: str
     matmul_flops: float
@@ -29,10 +33,13 @@ class Hardware:
     link_efficiency: float
     link_latency_s: float
     link_latency_per_rank_s: float
+    attention_efficiency: float = 1.0  # rate of softmax attention over that of products
+    link_cpu_s_per_byte: float = 0.0  # of the computing core, for every byte that enters a sum
 
     @classmethod
     def from_config(cls, config: HardwareConfig) -> "Hardware":
-        return cls(**{name: getattr(config, name) for name in cls.__dataclass_fields__})
+        shared = set(cls.__dataclass_fields__) & set(type(config).model_fields)
+        return cls(**{name: getattr(config, name) for name in shared})
 
     def with_values(self, values: dict[str, float]) -> "Hardware":
         """The same device with other efficiencies and overheads; raises KeyError on other names."""
@@ -44,9 +51,10 @@ class Hardware:
     def fitted_values(self) -> dict[str, float]:
         return {name: getattr(self, name) for name in FITTED}
 
-    def kernel_seconds(self, flops: float, moved_bytes: float) -> float:
+    def kernel_seconds(self, flops: float, moved_bytes: float, is_attention: bool = False) -> float:
         """One kernel by the roofline: the slower of arithmetic and memory, after the launch."""
-        arithmetic = flops / (self.matmul_flops * self.matmul_efficiency)
+        reached = self.matmul_efficiency * (self.attention_efficiency if is_attention else 1.0)
+        arithmetic = flops / (self.matmul_flops * reached)
         memory = moved_bytes / (self.memory_bandwidth * self.bandwidth_efficiency)
         return self.kernel_launch_s + max(arithmetic, memory)
 

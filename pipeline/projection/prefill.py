@@ -51,13 +51,15 @@ def prefill(
                 rows, d = batch_size, model.n_embd
                 columns = model.vocab_size / tp_size
                 flops, elements = 2.0 * rows * d * columns, rows * d + d * columns + rows * columns
-            seconds = hardware.kernel_seconds(flops, item * elements)
+            seconds = hardware.kernel_seconds(flops, item * elements, step.category == "attention")
             tasks.append(Task(step.name, step.category, "compute", seconds, tuple(awaited), step.layer))
             awaited, last_kernel = [], (len(tasks) - 1,)
         elif communicate and isinstance(step, Start):
             seconds = hardware.all_reduce_seconds(item * step.elements, tp_size)
             sums[id(step)] = len(tasks)
             tasks.append(Task("all_reduce", "all_reduce", "communication", seconds, last_kernel, step.layer))
+            if work := hardware.link_cpu_s_per_byte * item * step.elements:
+                tasks.append(Task("move_bytes", "all_reduce", "compute", work, (), step.layer))
         elif communicate and isinstance(step, Wait):
             awaited.append(sums[id(step.start)])
     if communicate:

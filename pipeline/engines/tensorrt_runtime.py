@@ -113,7 +113,8 @@ class TensorRTEngine:
                     found.tensors[name] = torch.zeros(shape, dtype=kind, device=self.device)
         if "positions" in found.tensors:  # of a model that embeds them
             found.tensors["positions"].copy_(torch.arange(length))
-        found.tensors["wanted"].fill_(length - 1)
+        if "wanted" in found.tensors:  # of a prompt that is not read in chunks
+            found.tensors["wanted"].fill_(length - 1)
         for context, segment in zip(self.contexts, self.segments, strict=True):
             for name in segment["inputs"]:
                 if not context.set_input_shape(name, tuple(found.tensors[name].shape)):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import nn
 
 from pipeline.communication import Communicator
@@ -39,12 +40,14 @@ class Block(nn.Module):
     mixes: ClassVar[bool] = False  # whether mixing, mixes_first_layer and init_over_ways are for it to heed
     weights_of: ClassVar[str | None] = None  # another architecture whose weights and outputs these are
     concat: ClassVar[type[nn.Module] | None] = None  # (config, shape) -> module: last streams -> (1, B, T, d)
+    last_only = False  # set by the model before it runs: the head reads the last position alone
 
     def __init__(self, config: ModelConfig, shape: LocalShape, layer: int) -> None:
         super().__init__()
         self.layer = layer
         self.n_ways = config.n_ways  # N over all ranks, not the ways here
-        self.is_last = layer == config.n_layer - 1
+        self.layers_behind = config.n_layer - 1 - layer
+        self.is_last = self.layers_behind == 0
         self.ln_1 = WayLayerNorm(shape.n_ways, config.n_embd, config.layer_norm_eps, config.bias)
         self.attn = Attention(shape.n_ways, shape.n_head, shape.head_dim, config.n_embd, config.bias)
         self.ln_2 = WayLayerNorm(shape.n_ways, config.n_embd, config.layer_norm_eps, config.bias)
@@ -55,5 +58,18 @@ class Block(nn.Module):
         """Branches that add up in one residual: their output projections start at init_std / √branches."""
         return 2 * config.n_layer
 
+    def needed(self, x: Any, skips: int = 0) -> Any:  # (W, B, T, d) -> the same, or (W, B, 1, d)
+        """`x`, behind this layer's attention, or its last position where nothing reads more of it.
+
+        That is on the way to a first token, in the last layer, and earlier where the attentions of the next `skips`
+        layers do not read it either. What adds up must be narrowed alike.
+        """
+        return last_position(x) if self.last_only and skips >= self.layers_behind else x
+
     def forward(self, x: Any, communicator: Communicator, cache: LayerCache | None = None) -> Any:
         raise TypeError("Block holds parts; an architecture's subclass wires them")
+
+
+def last_position(x: Any) -> Any:  # (W, B, T, d) -> (W, B, 1, d)
+    """The position whose logits give the first token; of a single one itself."""
+    return torch.narrow(x, 2, -1, 1)

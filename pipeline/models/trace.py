@@ -196,9 +196,12 @@ class _Recorder:
         return handle.result
 
     def last(self, x: "Stream[Cost, _Sum]") -> Cost:
-        x.made()
+        value = x.made()
+        return value if value.tokens == 1 else Cost(value.ways, self.batch_size, 1, value.width)
+
+    def leave(self, x: "Stream[Cost, _Sum]") -> None:
+        x.made()  # the last layer's work, not the head's
         self.layer = None
-        return Cost(x.made().ways, self.batch_size, 1, x.made().width)
 
     def split(self, x: Cost) -> list[Cost]:
         first = -(-x.tokens // 2)

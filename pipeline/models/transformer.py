@@ -10,6 +10,7 @@ from pipeline.communication import LOCAL, Communicator
 from pipeline.config.model import ModelConfig
 from pipeline.errors import ConfigError
 from pipeline.models.architectures import block_of
+from pipeline.models.block import Block, last_position
 from pipeline.models.cache import KeyValueCache
 from pipeline.models.layers import WayLayerNorm
 from pipeline.models.placement import WHOLE, Placement, local_shape
@@ -76,8 +77,11 @@ class Transformer(nn.Module):
         end = start + tokens.shape[1]
         if end > self.config.block_size:
             raise ValueError(f"context of {end} tokens: block_size is {self.config.block_size}")
-        x: Any = self.embed(tokens, start)  # (1, B, T, d)
+        x: Any = self.embed(tokens, 0 if cache is None else cache.positions)  # (1, B, T, d)
         for index, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            if block.last_only != last_only:  # never so in training: a compiled block sees no change
+                block.last_only = last_only
             x = block(x, communicator, None if cache is None else cache.layers[index])
         if last_only:  # (1 or W, B, T, d) -> (1 or W, B, 1, d)
             x = self.last(x)
@@ -89,16 +93,18 @@ class Transformer(nn.Module):
         """A stream that all ways share, without their axis."""
         return x[0]
 
-    def embed(self, tokens: Tensor, start: int) -> Tensor:  # (B, T) -> (1, B, T, d)
-        """Token plus position embedding, where there is one, positions counted from `start`."""
+    def embed(self, tokens: Tensor, start: int | Tensor) -> Tensor:  # (B, T), start one or (B, 1) -> (1, B, T, d)
+        """Token plus position embedding, where there is one. `start` is the first one's, or each single token's own."""
         embedded: Tensor = self.wte(tokens)
         if self.wpe is not None:
-            embedded = embedded + self.wpe.weight[start : start + tokens.shape[1]]
+            one_each = isinstance(start, Tensor)
+            embedded = embedded + (self.wpe(start) if one_each else self.wpe.weight[start : start + tokens.shape[1]])
         return embedded.unsqueeze(0)
 
     def last(self, x: Tensor) -> Tensor:  # (W, B, T, d) -> (W, B, 1, d)
         """The position whose logits give the first token."""
-        return x[:, :, -1:]
+        position: Tensor = last_position(x)
+        return position
 
     def logits(self, hidden: Tensor) -> Tensor:  # (B, T, d) -> (B, T, V)
         return F.linear(hidden, self.head_weight)

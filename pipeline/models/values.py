@@ -1,8 +1,8 @@
 """A model's own forward run on values that are not tensors: what it computes, without computing it.
 
 A forward may use the parts of pipeline/models/layers.py, `+` between streams, `*` and `/` by a number,
-`.sum(0, keepdim=True)` over ways, `split_tokens` and `join_tokens`, and the communicator. What one of these means on
-its values is the interpreter's affair: a cost (pipeline/models/trace.py), a layer of a network
+`.sum(0, keepdim=True)` over ways, its block's `needed`, `split_tokens` and `join_tokens`, and the communicator. What
+one of these means on its values is the interpreter's affair: a cost (pipeline/models/trace.py), a layer of a network
 (pipeline/export/tensorrt).
 """
 
@@ -51,7 +51,11 @@ class Interpreter(Protocol[V, H]):
     def wait(self, handle: H) -> V: ...
 
     def last(self, x: "Stream[V, H]") -> V:
-        """The positions whose logits are wanted."""
+        """The positions whose logits are wanted; of these alone, themselves."""
+        ...
+
+    def leave(self, x: "Stream[V, H]") -> None:
+        """The blocks are behind."""
         ...
 
     def split(self, x: V) -> Sequence[V]: ...
@@ -129,6 +133,8 @@ class Stream(Generic[V, H]):
         if function is torch.cat:
             chunks = args[0]
             return chunks[0]._of(chunks[0].interpreter.join([chunk.made() for chunk in chunks]))
+        if function is torch.narrow and args[1:] == (2, -1, 1):
+            return args[0]._of(args[0].interpreter.last(args[0]))
         raise TypeError(f"torch's {getattr(function, '__name__', function)}")
 
 
@@ -166,9 +172,14 @@ def run(  # tokens (B, T), on meta
             setattr(module, "forward", _part(interpreter, name, module))  # noqa: B010  # what nn.Module calls
         elif isinstance(module, Block):
             module.register_forward_pre_hook(lambda block, _: interpreter.enter(block.layer))
+
+    def last(x: Stream[V, H]) -> Stream[V, H]:
+        interpreter.leave(x)
+        return x._of(interpreter.last(x))
+
     replaced: dict[str, Callable[..., Any]] = {
         "embed": lambda tokens, start: Stream(interpreter, [(interpreter.embed(), 1)]),
-        "last": lambda x: x._of(interpreter.last(x)) if last_only else x,
+        "last": last,
         "single": lambda x: x,
         "logits": interpreter.head,
     }
@@ -176,7 +187,7 @@ def run(  # tokens (B, T), on meta
         setattr(model, name, method)
     communicator: Any = _Communicator(interpreter, model.placement.tp_size)
     try:
-        model(tokens, communicator, last_only=True)
+        model(tokens, communicator, last_only=last_only)
     except (TypeError, AttributeError, ValueError, IndexError, RuntimeError) as error:
         raise ConfigError(
             f"model.architecture={model.config.architecture}: its forward uses what cannot be counted, projected or "

@@ -25,7 +25,7 @@ trt = pytest.importorskip("tensorrt_rtx", reason="no TensorRT-RTX wheel for this
 
 ROOT = Path(__file__).resolve().parents[2]
 COLLECTIVES = {"standard": 4, "parallel": 2, "kraken": 2, "ladder": 4, "desync": 2}  # in two layers
-COLLECTIVES |= {"parallel_track": 1, "standard_split": 8}
+COLLECTIVES |= {"parallel_track": 1, "standard_split": 6}
 
 
 def stage(*overrides):

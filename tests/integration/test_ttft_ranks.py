@@ -90,10 +90,10 @@ def test_tensor_parallel_logits_equal_one_process(trained, tmp_path, tp_size, tr
     layers, width = 3, 24 * 4 * 2 * 12  # bytes of one (2, 12, 24) float32 stream
     assert measured[0]["details"]["standard"]["collectives"] == 2 * layers
     assert measured[0]["details"]["kraken"]["collectives"] == layers
-    assert measured[0]["details"]["standard"]["bytes"] == 2 * layers * width
-    assert measured[0]["details"]["kraken"]["bytes"] == (layers - 1) * width + width // 12  # the last: one token
-    assert measured[0]["details"]["standard_split"]["collectives"] == 4 * layers
-    assert measured[0]["details"]["standard_split"]["bytes"] == 2 * layers * width
+    assert measured[0]["details"]["standard"]["bytes"] == 2 * (layers - 1) * width + 2 * width // 12  # the last layer's
+    assert measured[0]["details"]["kraken"]["bytes"] == (layers - 2) * width + 2 * width // 12  # carry one token
+    assert measured[0]["details"]["standard_split"]["collectives"] == 4 * layers - 2
+    assert measured[0]["details"]["standard_split"]["bytes"] == measured[0]["details"]["standard"]["bytes"]
     assert all(len(steps) == 3 for rounds in decoded[0].values() for steps in rounds)
 
 

@@ -75,8 +75,10 @@ def test_collectives_are_the_papers():
 
 def test_collective_bytes_by_hand():
     shape = model_config("kraken_124m_4way")
-    assert count.prefill_collective_bytes(shape, 2, 128) == 2 * (11 * 128 + 1) * 504 * 2
-    assert count.prefill_collective_bytes(model_config("standard_124m"), 1, 128) == 24 * 128 * 768 * 2
+    assert count.prefill_collective_bytes(shape, 2, 128) == 2 * (10 * 128 + 2) * 504 * 2  # last layer and W_concat: one
+    assert count.prefill_collective_bytes(model_config("standard_124m"), 1, 128) == (22 * 128 + 2) * 768 * 2
+    ladder = count.prefill_collective_bytes(model_config("ladder_124m"), 1, 128)
+    assert ladder == (21 * 128 + 3) * 768 * 2  # no attention reads the last FFN's sum but one either
 
 
 def test_kv_cache_grows_by_the_papers_factor():

@@ -19,7 +19,7 @@ COLLECTIVES = {
     "kraken": lambda n: n,
     "ladder": lambda n: 2 * n,
     "parallel_track": lambda n: -(-n // 2),  # the models here meet every second layer, and at the end
-    "standard_split": lambda n: 4 * n,
+    "standard_split": lambda n: 4 * n - 2,  # the last layer's of the second chunk alone
 }
 
 
@@ -59,9 +59,12 @@ def test_logits_are_the_models(models, architecture, tp_size, dtype):
     found = interpret(trt, graphs, inputs(everywhere))
     with torch.no_grad():
         expected = model(tokens())  # (B, T, V)
+    if architecture == "standard_split":  # reads chunks: its last position, whatever is wanted
+        expected = expected[:, -1:]
     assert expected.std() > 0.5  # logits that a wrong network would miss by much more than the tolerance
     for held in found:
         assert held["logits"].dtype == getattr(torch, dtype)
+        assert held["logits"].shape == expected.shape
         assert (held["logits"].float() - expected).abs().max() < TOLERANCE[dtype]
 
 

@@ -14,13 +14,13 @@ from pipeline.export.heads import torch_dtype
 from pipeline.export.tensorrt.program import Program, Run, Start, Wait
 
 Dim = int | str  # a size, or the name of one that varies: batch, tokens (and its two halves), outputs
-FIRST_TOKENS, SECOND_TOKENS = "first_tokens", "second_tokens"
+FIRST_TOKENS, SECOND_TOKENS, OUTPUTS = "first_tokens", "second_tokens", "outputs"
 
 
 def dimension_sizes(batch: int, tokens: int, outputs: int) -> dict[str, int]:
     """Every dimension that varies, for one prompt shape."""
     halves = {FIRST_TOKENS: -(-tokens // 2), SECOND_TOKENS: tokens // 2}
-    return {"batch": batch, "tokens": tokens, "outputs": outputs, **halves}
+    return {"batch": batch, "tokens": tokens, OUTPUTS: outputs, **halves}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.config.model import ModelConfig
-from pipeline.export.tensorrt.graph import FIRST_TOKENS, SECOND_TOKENS, Graph, Value
+from pipeline.export.tensorrt.graph import FIRST_TOKENS, OUTPUTS, SECOND_TOKENS, Graph, Value
 from pipeline.export.weights import RankWeights
 from pipeline.models import LocalShape
 
@@ -197,10 +197,32 @@ class Layers:
         return layer.get_output(0)
 
     def chosen(self, x: Value) -> Value:  # (B, T, d) -> (B, n, d)
-        """The positions whose logits are wanted: the last one for a first token."""
-        wanted = self.graph.input("wanted", ("outputs",), self.graph.trt.int32)
+        """The positions whose logits are wanted: the last one for a first token. Of these alone, themselves.
+
+        Of a prompt's second chunk its last one, whatever is wanted.
+        """
+        if x.shape[1] == OUTPUTS:
+            return x
+        if x.shape[1] == SECOND_TOKENS:
+            return self._end(x)
+        wanted = self.graph.input("wanted", (OUTPUTS,), self.graph.trt.int32)
         layer = self.graph.network.add_gather(self.graph.use(x), wanted.tensor, 1)
-        return self.graph.value(layer.get_output(0), (x.shape[0], "outputs", *x.shape[2:]))
+        return self.graph.value(layer.get_output(0), (x.shape[0], OUTPUTS, *x.shape[2:]))
+
+    def _end(self, x: Value) -> Value:  # (B, t, d) -> (B, 1, d)
+        network = self.graph.network
+        tensor = self.graph.use(x)
+        shape = network.add_shape(tensor).get_output(0)
+        tokens_only, others = (
+            self._constant(f"sizes {numbers}", torch.tensor(numbers, dtype=torch.int64))
+            for numbers in ([0, 1, 0], [1, 0, 1])
+        )
+        begin = self._elementwise(self._elementwise(shape, tokens_only, "PROD"), tokens_only, "SUB")  # [0, t - 1, 0]
+        sizes = self._elementwise(self._elementwise(shape, others, "PROD"), tokens_only, "SUM")  # [B, 1, d]
+        cut = network.add_slice(tensor, (0, 0, 0), (0, 0, 0), (1, 1, 1))
+        cut.set_input(1, begin)
+        cut.set_input(2, sizes)
+        return self.graph.value(cut.get_output(0), (x.shape[0], OUTPUTS, *x.shape[2:]))
 
     def head(self, x: Value) -> Value:  # (B, n, d) -> (B, n, V)
         """The product with the embedding, or with the head's own weight."""

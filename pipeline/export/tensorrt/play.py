@@ -21,7 +21,7 @@ Ways = tuple[Value, ...]  # one value a way here, or one that all ways share
 
 
 def write(graph: Graph, layers: Layers, placement: Placement) -> None:
-    """Write one rank's model into `graph`: inputs tokens, positions and wanted, output logits."""
+    """Write one rank's model into `graph`: inputs tokens, positions and wanted (of two chunks none), output logits."""
     model = build_model(layers.config, placement, seed=None, device="meta")
     values.run(model, NetworkWriter(graph, layers), torch.empty(1, 1, dtype=torch.long, device="meta"))
 
@@ -88,10 +88,13 @@ class NetworkWriter:
         return (self.graph.wait(handle),)
 
     def last(self, x: "Stream[Ways, Handle]") -> Ways:
+        value = self._read(x) if x.is_pending else x.made()  # cut where it is made: less crosses to the next segment
+        return tuple(self.layers.chosen(way) for way in value)
+
+    def leave(self, x: "Stream[Ways, Handle]") -> None:
         if not x.is_pending:
             x.made()  # the last layer's work, not the head's
         self._place("head")
-        return tuple(self.layers.chosen(value) for value in self._read(x))
 
     def split(self, x: Ways) -> list[Ways]:
         halves = [self.layers.halves(value) for value in x]

@@ -13,6 +13,7 @@ class DesyncBlock(Block):
     ways = "split"
 
     def forward(self, x: Tensor, communicator: Communicator, cache: LayerCache | None = None) -> Tensor:
-        y = x + self.attn(self.ln_1(x), cache)  # (1, B, T, d) -> (W, B, T, d)
+        attended = self.needed(self.attn(self.ln_1(x), cache))  # (1, B, T, d) -> (W, B, T, d), or (W, B, 1, d)
+        y = self.needed(x) + attended
         partial = self.mlp(self.ln_2(y)) + y / self.n_ways
         return communicator.start(partial.sum(0, keepdim=True)).wait()

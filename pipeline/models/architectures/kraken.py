@@ -39,16 +39,17 @@ class KrakenBlock(Block):
 
     def forward(self, x: Tensor, communicator: Communicator, cache: LayerCache | None = None) -> Tensor:
         if self.is_alone:  # nothing crosses, as in the paper's first layer: all ways start from the embedding
-            a = x + self.attn(self.ln_1(x), cache)  # (1 or W, B, T, d) -> (W, B, T, d)
+            a = self.needed(x) + self.needed(self.attn(self.ln_1(x), cache))  # (1 or W, B, T, d) -> (W, B, T, d)
             alone: Tensor = a + self.mlp(self.ln_2(a))
             return alone
-        here = x.sum(0, keepdim=True)  # (1, B, T, d), a copy: x stays the residual
+        before = self.needed(x)  # the last layer's sum carries one position of a prompt
+        here = before.sum(0, keepdim=True)  # (1, B, T, d), a copy: x stays the residual
         if self.layer == 0:  # (1, B, T, d) in, and every way's: the sum holds it once for each way
             here = here * self.ways_here
         ways_sum = communicator.start(here)
-        h = self.attn(self.ln_1(x), cache)  # (W, B, T, d), while the sum is on its way
+        h = self.needed(self.attn(self.ln_1(x), cache))  # (W, B, T, d), while the sum is on its way
         total = ways_sum.wait()
         u = h + (total / self.n_ways if self.mixing == "mean" else total)  # sum: a + the other ways' last outputs
-        residual = u if self.mixing == "residual" else x + h
+        residual = u if self.mixing == "residual" else before + h
         out: Tensor = residual + self.mlp(self.ln_2(u))
         return out

@@ -25,8 +25,9 @@ class LadderBlock(Block):
         self, state: Tensor | LadderState, communicator: Communicator, cache: LayerCache | None = None
     ) -> Tensor | LadderState:
         x = state.residual + state.attention.wait() if isinstance(state, LadderState) else state
-        attention = communicator.start(self.attn(self.ln_1(x), cache))
+        attention = communicator.start(self.needed(self.attn(self.ln_1(x), cache)))
+        x = self.needed(x)
         if isinstance(state, LadderState):  # the first layer has nothing to wait for
             x = x + state.ffn.wait()
-        ffn = communicator.start(self.mlp(self.ln_2(x)))
+        ffn = communicator.start(self.mlp(self.ln_2(self.needed(x, skips=1))))  # the next attention reads x without it
         return x + attention.wait() + ffn.wait() if self.is_last else LadderState(x, attention, ffn)

@@ -19,4 +19,6 @@ class ParallelBlock(Block):
 
     def forward(self, x: Tensor, communicator: Communicator, cache: LayerCache | None = None) -> Tensor:
         normed = self.ln_1(x)  # (1, B, T, d)
-        return x + communicator.start(self.attn(normed, cache) + self.mlp(normed)).wait()
+        both: Tensor = self.needed(self.attn(normed, cache)) + self.mlp(self.needed(normed))
+        out: Tensor = self.needed(x) + communicator.start(both).wait()
+        return out

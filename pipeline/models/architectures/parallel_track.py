@@ -18,6 +18,7 @@ class ParallelTrackBlock(Block):
         self.meets = self.is_last or (layer + 1) % config.track_depth == 0
 
     def forward(self, x: Tensor, communicator: Communicator, cache: LayerCache | None = None) -> Tensor:
-        x = x + self.attn(self.ln_1(x), cache)  # (1 or W, B, T, d) -> (W, B, T, d)
+        attended = self.needed(self.attn(self.ln_1(x), cache))  # (1 or W, B, T, d) -> (W, B, T, d), or (W, B, 1, d)
+        x = self.needed(x) + attended
         x = x + self.mlp(self.ln_2(x))
         return communicator.start(x.sum(0, keepdim=True)).wait() / self.n_ways if self.meets else x

@@ -13,5 +13,6 @@ class StandardBlock(Block):
     biases = True
 
     def forward(self, x: Tensor, communicator: Communicator, cache: LayerCache | None = None) -> Tensor:
-        x = x + communicator.start(self.attn(self.ln_1(x), cache)).wait()  # (1, B, T, d)
+        attended = self.needed(self.attn(self.ln_1(x), cache))  # (1, B, T, d), or (1, B, 1, d)
+        x = self.needed(x) + communicator.start(attended).wait()
         return x + communicator.start(self.mlp(self.ln_2(x))).wait()

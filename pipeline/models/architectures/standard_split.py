@@ -40,14 +40,20 @@ class StandardSplitBlock(StandardBlock):
         memory = PromptMemory() if cache is None else cache  # the second chunk attends to the first one's keys, values
 
         def attention(x: Tensor) -> Tensor:
-            out: Tensor = self.attn(self.ln_1(x), memory)
+            out: Tensor = self.needed(self.attn(self.ln_1(x), memory))
             return out
 
         def ffn(x: Tensor) -> Tensor:
             out: Tensor = self.mlp(self.ln_2(x))
             return out
 
+        if self.last_only and self.is_last:  # of the first chunk the second still needs keys and values, no more
+            self.attn(self.ln_1(x[0].settled()), memory)
+            x = x[1:]
         for module in (attention, ffn):
             settled = (chunk.settled() for chunk in x)  # each waits just before its own turn
-            x = tuple(Chunk(half, communicator.start(module(half))) for half in settled)
-        return join_tokens([chunk.settled() for chunk in x]) if self.is_last else x
+            x = tuple(Chunk(self.needed(half), communicator.start(module(half))) for half in settled)
+        if not self.is_last:
+            return x
+        halves = [chunk.settled() for chunk in x]
+        return join_tokens(halves) if len(halves) > 1 else halves[0]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pipeline.config import ModelConfig
-from pipeline.config.benchmark import BASELINE, BenchmarkConfig, Shape
+from pipeline.config.benchmark import BASELINE, BenchmarkConfig, Shape, architecture_of
 from pipeline.errors import ConfigError
 from pipeline.models.architectures import block_of, names
 from pipeline.models.build import check_part
@@ -12,12 +12,12 @@ from pipeline.models.timed import ModelByName, derived_faults, shipped_twin, tim
 
 @dataclass(frozen=True)
 class Models:
-    """The architectures of one size, cut for `tp_size` ranks: what a launch holds in memory at a time."""
+    """The models of one size by label, cut for `tp_size` ranks: what a launch holds in memory at a time."""
 
     size: str
     tp_size: int
-    by_architecture: dict[str, ModelConfig]  # or by other names, where several models are of one architecture
-    configured: frozenset[str]  # architectures whose model is a config file; the others' are derived from the standard
+    by_architecture: dict[str, ModelConfig]  # by label: several models may be of one architecture
+    configured: frozenset[str]  # labels whose model is a config file; the others' are derived from the standard
 
     @property
     def n_layer(self) -> int:
@@ -71,27 +71,45 @@ def cells(benchmark: BenchmarkConfig) -> list[Cell]:
 
 
 def decode_cells(benchmark: BenchmarkConfig) -> list[Cell]:
-    """Where decoding starts from; none where no token is decoded."""
-    if not benchmark.decode_tokens:
+    """Where decoding alone starts from; none where no token is decoded, or only while serving."""
+    if not benchmark.decode_tokens or benchmark.concurrencies:
         return []
     contexts = benchmark.decode_contexts or benchmark.contexts
     return [Cell(context, batch) for context in contexts for batch in benchmark.batch_sizes]
+
+
+@dataclass(frozen=True)
+class ServingCell:
+    """Prompts of T tokens from so many clients at a time."""
+
+    context: int
+    concurrency: int
+
+
+def serving_cells(benchmark: BenchmarkConfig) -> list[ServingCell]:
+    """Where clients are served."""
+    return [ServingCell(context, clients) for context in benchmark.contexts for clients in benchmark.concurrencies]
+
+
+def most_tokens(benchmark: BenchmarkConfig) -> int:
+    """That a request may ask for behind its first: draws are 1 … this, decode_tokens on average."""
+    return 2 * benchmark.decode_tokens - 1
 
 
 def _models(
     benchmark: BenchmarkConfig, shape: Shape, tp_size: int, model_by_name: ModelByName, faults: dict[str, str]
 ) -> Models:
     chosen: dict[str, ModelConfig] = {}
-    for architecture in benchmark.architectures:
+    for label in benchmark.architectures:
         try:
-            model = timed_model(benchmark, shape, architecture, tp_size, model_by_name)
+            model = timed_model(benchmark, shape, label, tp_size, model_by_name)
             check_part(model, tp_size)
         except ConfigError as error:
-            where = f"benchmark.tp_sizes={tp_size}, {shape.size} {architecture}"
+            where = f"benchmark.tp_sizes={tp_size}, {shape.size} {label}"
             faults.setdefault(str(error), f"{where}: {error}")
             continue
         faults |= {fault: fault for fault in _context_faults(benchmark, model)}
-        chosen[architecture] = model
+        chosen[label] = model
     twins = {name for name, model in chosen.items() if shipped_twin(model, model_by_name)}
     return Models(shape.size, tp_size, chosen, frozenset({*shape.models, *twins}))
 
@@ -100,7 +118,7 @@ def _unknown(benchmark: BenchmarkConfig) -> list[str]:
     """Architectures that something is said of and that are none; those of `architectures` are met when built."""
     named = [(f"benchmark.shapes {shape.size}: models", name) for shape in benchmark.shapes for name in shape.models]
     named += [("benchmark.derived", name) for name in benchmark.derived]
-    return [f"{where}: {name} is no architecture" for where, name in named if name not in names()]
+    return [f"{where}: {name} is no architecture" for where, name in named if architecture_of(name) not in names()]
 
 
 def _context_faults(benchmark: BenchmarkConfig, model: ModelConfig) -> list[str]:
@@ -116,4 +134,10 @@ def _context_faults(benchmark: BenchmarkConfig, model: ModelConfig) -> list[str]
         for cell in decode_cells(benchmark)
         if cell.context + benchmark.decode_tokens > model.block_size
     ]
-    return too_long + too_many
+    served = [
+        f"benchmark.decode_tokens={benchmark.decode_tokens}: {cell.context} + at most {most_tokens(benchmark)} tokens "
+        f"of a request are more than the {model.block_size} that {model.name} reads"
+        for cell in serving_cells(benchmark)
+        if cell.context + most_tokens(benchmark) > model.block_size
+    ]
+    return too_long + too_many + served

@@ -1,5 +1,8 @@
 """What is timed, and by which protocol."""
 
+import pkgutil
+from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -7,6 +10,21 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from pipeline.config.group import Group, Name, Once
 
 BASELINE = "standard"  # what every speedup is measured against
+ARCHITECTURES = Path(__file__).parents[1] / "models" / "architectures"
+
+
+@cache
+def _architectures() -> tuple[str, ...]:
+    """By their files, longest name first: configuration imports no model."""
+    return tuple(sorted((module.name for module in pkgutil.iter_modules([str(ARCHITECTURES)])), key=len, reverse=True))
+
+
+def architecture_of(label: str) -> str:
+    """The architecture of a label: itself, or the longest name that a `_` and a word more follow, as `kraken_flops`.
+
+    The label itself where it is none: `block_of` refuses it, with the names there are.
+    """
+    return next((name for name in _architectures() if label == name or label.startswith(f"{name}_")), label)
 
 
 class Shape(Group):
@@ -14,16 +32,16 @@ class Shape(Group):
 
     size: str = Field(description="label of the row, as 1.3B")
     models: dict[str, str] = Field(
-        description="model config by architecture, the standard one at least; the others take its shape. "
-        "{tp_size} in a name is replaced by the number of ranks"
+        description="model config by label (an architecture, or one, `_` and a word more, as kraken_flops), the "
+        "standard one at least; the others take its shape. {tp_size} in a name is replaced by the number of ranks"
     )
     n_layer: PositiveInt | None = Field(
         None, description="layers actually timed; null: all (the paper runs a quarter of some)"
     )
 
-    def model_name(self, architecture: str, tp_size: int) -> str | None:
-        """The model config of an architecture that has one of its own here."""
-        named = self.models.get(architecture)
+    def model_name(self, label: str, tp_size: int) -> str | None:
+        """The model config of a label that has one of its own here."""
+        named = self.models.get(label)
         return named.replace("{tp_size}", str(tp_size)) if named else None
 
 
@@ -37,11 +55,13 @@ class BenchmarkConfig(Group):
     engine: Literal["torch", "tensorrt", "tensorrt_llm"] = Field(
         "torch", description="what runs the forward: torch, or engines that build_engine made, a GPU a rank"
     )
-    architectures: Annotated[list[str], Once] = Field(description="what is timed side by side, standard first")
+    architectures: Annotated[list[str], Once] = Field(
+        description="labels of what is timed side by side, standard first"
+    )
     shapes: list[Shape] = Field(description="rows of the grid", min_length=1)
     derived: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
-        description="by architecture, fields of the models that take the standard shape, as track_depth",
+        description="by label, fields of the models that take the standard shape, as track_depth",
     )
     contexts: Annotated[list[PositiveInt], Once] = Field(description="prompt lengths in tokens", min_length=1)
     tp_sizes: Annotated[list[PositiveInt], Once] = Field(description="numbers of ranks", min_length=1)
@@ -65,7 +85,16 @@ class BenchmarkConfig(Group):
         30.0, description="seconds per cell of the grid over all launches, each of which gets an equal share"
     )
     decode_tokens: NonNegativeInt = Field(
-        0, description="tokens generated after the first, timed each; 0: prefill only"
+        0,
+        description="tokens generated after the first, timed each; 0: prefill only. "
+        "With concurrencies, how many a request asks for on average, and only while serving",
+    )
+    concurrencies: Annotated[list[PositiveInt], Once] = Field(
+        default_factory=list, description="clients served at a time, each of which waits for its tokens; empty: none"
+    )
+    requests_per_client: PositiveInt = Field(8, description="prompts that each client sends, one after the other")
+    ttft_limit_ms: PositiveFloat | None = Field(
+        None, description="TTFT that a request must keep to count as good, ms; null: twice the standard model's alone"
     )
     breakdown: bool = Field(True, description="also attribute the time to operators")
     trace: bool = Field(True, description="also write a Chrome trace per architecture")
@@ -83,7 +112,7 @@ class BenchmarkConfig(Group):
     @model_validator(mode="after")
     def check_grid(self) -> "BenchmarkConfig":
         sizes = [shape.size for shape in self.shapes]
-        own = {architecture for shape in self.shapes for architecture in shape.models}
+        own = {label for shape in self.shapes for label in shape.models}
         faults = [f"shapes={sizes}: must name each once"] if len(set(sizes)) < len(sizes) else []
         faults += [
             f"{what}_min={least}: must not be above {what}_max={most}"
@@ -101,10 +130,23 @@ class BenchmarkConfig(Group):
             if BASELINE not in shape.models
         ]
         faults += [
-            f"derived.{architecture}: the shapes name a model of its own; set these fields in its file"
-            for architecture in self.derived
-            if architecture in own
+            f"derived.{label}: the shapes name a model of its own; set these fields in its file"
+            for label in self.derived
+            if label in own
         ]
-        if faults:
+        if faults := [*faults, *self._serving_faults()]:
             raise ValueError("\n".join(faults))
         return self
+
+    def _serving_faults(self) -> list[str]:
+        if not self.concurrencies:
+            return []
+        named = f"concurrencies={self.concurrencies}"
+        faults = []
+        if self.engine != "torch" or self.protocol != "ranks":
+            faults.append(f"{named}: clients are served by engine=torch and protocol=ranks alone; set concurrencies=[]")
+        if not self.decode_tokens:
+            faults.append(f"{named}: decode_tokens=0: requests ask for tokens behind the first; set 1 or more")
+        if self.ttft_limit_ms is None and 1 not in self.concurrencies:
+            faults.append(f"{named}: must have 1, from which ttft_limit_ms=null follows; or set ttft_limit_ms")
+        return faults

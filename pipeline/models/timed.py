@@ -1,8 +1,8 @@
-"""Which model stands for an architecture in a benchmark's grid."""
+"""Which model stands for a label in a benchmark's grid."""
 
 from collections.abc import Callable
 
-from pipeline.config.benchmark import BASELINE, BenchmarkConfig, Shape
+from pipeline.config.benchmark import BASELINE, BenchmarkConfig, Shape, architecture_of
 from pipeline.config.model import ModelConfig
 from pipeline.config.parsing import parse_group
 from pipeline.errors import ConfigError
@@ -13,17 +13,24 @@ ModelByName = Callable[[str], ModelConfig]
 
 
 def timed_model(
-    benchmark: BenchmarkConfig, shape: Shape, architecture: str, tp_size: int, model_by_name: ModelByName
+    benchmark: BenchmarkConfig, shape: Shape, label: str, tp_size: int, model_by_name: ModelByName
 ) -> ModelConfig:
     """The model of a row, with the layers that are really timed.
 
-    An architecture that the shape names no model for takes the standard model's shape, with a way a rank where it
-    shares out heads and FFN over ways. Raises ConfigError for unknown names and for what cannot be built.
+    A label that the shape names no model for takes the standard model's shape, with a way a rank where its
+    architecture shares out heads and FFN over ways. Raises ConfigError for unknown names and for what cannot be built.
     """
-    name = shape.model_name(architecture, tp_size)
+    name = shape.model_name(label, tp_size)
+    architecture = architecture_of(label)
     if name is None:
+        fields = benchmark.derived.get(label, {})
+        if label != architecture and not fields:
+            raise ConfigError(
+                f"benchmark.shapes {shape.size}: {label} is {architecture} under a name of its own, and nothing says "
+                f"how they differ; name its model in models, or its fields in benchmark.derived.{label}"
+            )
         standard = timed_model(benchmark, shape, BASELINE, tp_size, model_by_name)
-        derived = _derived(standard, architecture, tp_size, benchmark.derived.get(architecture, {}))
+        derived = _derived(standard, label, tp_size, fields)
         return shipped_twin(derived, model_by_name) or derived
     model = model_by_name(name)
     if model.architecture != architecture:
@@ -43,12 +50,13 @@ def shipped_twin(model: ModelConfig, model_by_name: ModelByName) -> ModelConfig 
 def derived_faults(benchmark: BenchmarkConfig) -> list[str]:
     """Fields of benchmark.derived that the row itself determines, a line each: its name would lie otherwise."""
     faults = []
-    for architecture, fields in benchmark.derived.items():
+    for label, fields in benchmark.derived.items():
+        architecture = architecture_of(label)
         fixed = ["architecture", "name"]
         if architecture in names() and block_of(architecture).ways == "split":
             fixed.append("n_ways")
         faults += [
-            f"benchmark.derived.{architecture}.{field}={fields[field]}: follows from the architecture and the number "
+            f"benchmark.derived.{label}.{field}={fields[field]}: follows from the architecture and the number "
             "of ranks; leave it out"
             for field in fixed
             if field in fields
@@ -56,19 +64,16 @@ def derived_faults(benchmark: BenchmarkConfig) -> list[str]:
     return faults
 
 
-def _derived(standard: ModelConfig, architecture: str, tp_size: int, fields: dict[str, object]) -> ModelConfig:
-    """The standard model's shape for another architecture, named as its config file would be."""
+def _derived(standard: ModelConfig, label: str, tp_size: int, fields: dict[str, object]) -> ModelConfig:
+    """The standard model's shape for another label's architecture, named as its config file would be."""
+    architecture = architecture_of(label)
     ways = block_of(architecture).ways
     if ways == "own":
         raise ConfigError(f"every way has a width of its own; name its model in benchmark.shapes, beside {BASELINE}")
-    named = (
-        standard.name.replace(BASELINE, architecture)
-        if BASELINE in standard.name
-        else f"{standard.name}_{architecture}"
-    )
+    named = standard.name.replace(BASELINE, label) if BASELINE in standard.name else f"{standard.name}_{label}"
     placed = {"name": f"{named}_{tp_size}way", "n_ways": tp_size} if ways == "split" else {"name": named}
     raw = {**standard.model_dump(), **fields, "architecture": architecture, **placed}
-    model = parse_group("model", raw, f"benchmark.derived.{architecture}")
+    model = parse_group("model", raw, f"benchmark.derived.{label}")
     assert isinstance(model, ModelConfig)
     if faults := shape_faults(model):
         raise ConfigError("; ".join(faults))

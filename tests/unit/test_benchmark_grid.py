@@ -9,7 +9,7 @@ from torch import nn
 from pipeline.benchmark import ttft
 from pipeline.benchmark.grid import Cell, Models, expand
 from pipeline.compose import compose, group_options, model_config, shipped
-from pipeline.config.benchmark import BenchmarkConfig
+from pipeline.config.benchmark import BenchmarkConfig, architecture_of
 from pipeline.errors import ConfigError, RunError
 from pipeline.models import Placement, build_model
 from pipeline.models.architectures import block_of
@@ -105,6 +105,40 @@ def test_fewer_architectures_can_be_asked_for() -> None:
         assert list(sizes[0].by_architecture) == ["standard", "kraken"]
 
 
+def test_a_label_is_an_architecture_and_a_word_more() -> None:
+    labels = ["standard", "kraken", "kraken_flops", "parallel_track_short"]
+    shape = {"size": "demo", "models": {"standard": "demo_standard", "kraken": "demo_kraken_{tp_size}way"}}
+    shape["models"]["kraken_flops"] = "demo_kraken_6way"
+    derived = {"parallel_track_short": {"track_depth": 1}}
+    (models,) = grid("ttft_demo", architectures=labels, shapes=[shape], derived=derived, tp_sizes=[2])[2]
+    assert list(models.by_architecture) == labels
+    assert models.by_architecture["kraken_flops"].name == "demo_kraken_6way"
+    short = models.by_architecture["parallel_track_short"]
+    assert (short.architecture, short.track_depth, short.name) == (
+        "parallel_track",
+        1,
+        "demo_parallel_track_short_2way",
+    )
+    assert models.overrides("kraken_flops") == ["model=demo_kraken_6way"]
+
+
+@pytest.mark.parametrize(
+    ("label", "architecture"),
+    [
+        ("kraken", "kraken"),
+        ("kraken_flops", "kraken"),
+        ("standard_split", "standard_split"),
+        ("standard_int8", "standard"),
+        ("standard_split_int8", "standard_split"),
+        ("parallel_track_int8", "parallel_track"),
+        ("parallel_tracks", "parallel"),
+        ("krakens", "krakens"),
+    ],
+)
+def test_the_longest_name_that_fits_is_the_architecture(label: str, architecture: str) -> None:
+    assert architecture_of(label) == architecture
+
+
 SHAPE = {"size": "demo", "models": {"standard": "demo_standard", "kraken": "demo_kraken_{tp_size}way"}}
 
 
@@ -147,6 +181,12 @@ def test_a_grid_that_says_too_little_is_refused_when_composed(overrides: list[st
         ),
         ({"derived": {"ladder": {"n_ways": 2}}}, ["a ladder model has one way"]),
         ({"derived": {"laddr": {"n_layer": 2}}}, ["benchmark.derived: laddr is no architecture"]),
+        ({"architectures": ["standard", "ladder_again"]}, ["ladder_again is ladder", "benchmark.derived.ladder_again"]),
+        (
+            {"shapes": [SHAPE | {"models": SHAPE["models"] | {"standard_split_x": "demo_standard"}}]}
+            | {"architectures": ["standard", "standard_split_x"]},
+            ["is standard, not standard_split"],
+        ),
         ({"derived": {"parallel_track": {"architecture": "ladder"}}}, ["derived.parallel_track.architecture=ladder"]),
         ({"derived": {"parallel_track": {"name": "other"}}}, ["derived.parallel_track.name=other", "leave it out"]),
         ({"derived": {"parallel_track": {"n_ways": 1}}}, ["derived.parallel_track.n_ways=1"]),

@@ -75,7 +75,7 @@ def find(benchmark: BenchmarkConfig, grid: Mapping[int, list[Models]], root: Pat
         for models in sizes:
             folders = found.setdefault((tp_size, models.size), {})
             for architecture, model in models.by_architecture.items():
-                if benchmark.engine == "tensorrt_llm" and architecture not in CLASSES:
+                if benchmark.engine == "tensorrt_llm" and model.architecture not in CLASSES:
                     continue
                 plain = root / f"{model.name}-tp{tp_size}-{benchmark.engine}"
                 why = ""

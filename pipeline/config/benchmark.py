@@ -78,6 +78,9 @@ class BenchmarkConfig(Group):
     warmup_max: PositiveInt = Field(10, description="rounds after which warm-up ends even if unsettled")
     repeats_min: PositiveInt = Field(10, description="rounds that a launch keeps at least")
     repeats_max: PositiveInt = Field(60, description="rounds that a launch keeps at most")
+    diagnostics_every: PositiveInt = Field(
+        1, description="of so many rounds one also times what explains rows: collectives left out, or awaited at once"
+    )
     interval_width: PositiveFloat = Field(
         0.05, description="stop when the 95% interval is narrower than this share of the median"
     )

@@ -1,12 +1,14 @@
 """How much memory ranks will take, before they start; how much one took, while it runs."""
 
+import contextlib
 import ctypes
+import gc
 from pathlib import Path
 
 import psutil
 import torch
 
-from pipeline.benchmark.grid import Cell, Models, cells, decode_cells
+from pipeline.benchmark.grid import Cell, Models, cells, decode_cells, most_tokens, serving_cells
 from pipeline.config import ModelConfig
 from pipeline.config.benchmark import BenchmarkConfig
 from pipeline.errors import MissingRequirementError
@@ -39,7 +41,9 @@ def rank_bytes(benchmark: BenchmarkConfig, models: Models, device: str, shared: 
     weights = (max if shared else sum)(count.parameters(m, placement) * count.BYTES[dtype] for m in shapes)
     activations = max(activation_bytes(m, cell, placement, dtype) for m in shapes for cell in prompts)
     caches = max((sum(cache_bytes(m, c, new_tokens, placement, dtype) for m in shapes) for c in decodes), default=0)
-    return int(weights + activations + caches + (0 if device == "cuda" else PROCESS_BYTES))
+    served = (Cell(cell.context, cell.concurrency) for cell in serving_cells(benchmark))  # one architecture at a time
+    slots = max((cache_bytes(m, c, most_tokens(benchmark), placement, dtype) for c in served for m in shapes), default=0)
+    return int(weights + activations + max(caches, slots) + (0 if device == "cuda" else PROCESS_BYTES))
 
 
 def free_bytes(n_ranks: int, device: str) -> int:
@@ -57,16 +61,24 @@ def too_little(models: Models, needed_per_rank: int, free_per_rank: int) -> Miss
     )
 
 
+def return_memory(device: torch.device) -> None:
+    """Let freed memory count as free again."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        return
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)  # glibc: ranks are told to keep it
+
+
 def reset_peak(device: torch.device) -> int:
     """Forget the highest memory use so far; returns what is in use now, in bytes."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
-    try:
-        ctypes.CDLL(None).malloc_trim(0)  # freed memory would hide what the next forward takes
+    return_memory(device)  # freed memory would hide what the next forward takes
+    with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-    except (AttributeError, OSError):
-        pass
     return resident_bytes(device, peak=False)
 
 

@@ -16,7 +16,7 @@ from pipeline.data import TokenData, TokenSplit
 from pipeline.errors import DataError
 from pipeline.models import Transformer
 from pipeline.results.perplexity import PerplexityResult
-from pipeline.results.statistics import ratio_error
+from pipeline.results.scores import ratio_error
 
 LOGIT_ROWS = 1024  # positions whose logits exist at once
 

@@ -36,14 +36,13 @@ def _is_in_band(row: TimedRow) -> bool:
 
 def _entries(kind: Kind, rows: Sequence[TimedRow], baselines: Mapping[Cell, TimedRow]) -> list[HeadlineEntry]:
     entries = []
-    seeds = {cell: index for index, cell in enumerate(dict.fromkeys(row.cell for row in rows))}
     for architecture in dict.fromkeys(row.architecture for row in rows if row.architecture != BASELINE):
         own = [row for row in rows if row.architecture == architecture and row.speedup is not None]
         if not own:
             continue
         speedups = [row.speedup for row in own if row.speedup is not None]
         shares = [row.share_hidden for row in own if row.share_hidden is not None]
-        compared = [_compared(row, baselines.get(row.cell), seeds[row.cell]) for row in own]
+        compared = [_compared(row, baselines.get(row.cell)) for row in own]
         known = [one for one in compared if one is not None]
         low, high = geomean_interval(known) if len(known) == len(own) else (None, None)
         entries.append(
@@ -65,8 +64,8 @@ def _entries(kind: Kind, rows: Sequence[TimedRow], baselines: Mapping[Cell, Time
     return entries
 
 
-def _compared(row: TimedRow, baseline: TimedRow | None, seed: int) -> Compared | None:
+def _compared(row: TimedRow, baseline: TimedRow | None) -> Compared | None:
     """The samples behind a row's speedup, where both rows have them."""
     if row.launches is None or baseline is None or baseline.launches is None:
         return None
-    return Compared(baseline.launches, row.launches, row.alternates, seed)
+    return Compared(baseline.launches, row.launches, row.alternates)

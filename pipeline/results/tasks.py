@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from pipeline.results import statistics
+from pipeline.results import scores
 from pipeline.results.file import Result, Row, Typed
 from pipeline.results.kinds import Kind
-from pipeline.results.statistics import Difference, Outcomes
+from pipeline.results.scores import Difference, Outcomes
 
 PERCENT = 100.0
 MEAN = "mean"
@@ -166,9 +166,9 @@ def task_row(record: TaskRecord, iterations: int, seed: int) -> TaskRow:
     """One entry of `tasks`, values in percent."""
     is_bootstrap = record.metric == "f1"
     error = (
-        statistics.bootstrap_error(record.outcomes, iterations, seed)
+        scores.bootstrap_error(record.outcomes, iterations, seed)
         if is_bootstrap
-        else statistics.standard_error(record.outcomes)
+        else scores.standard_error(record.outcomes)
     )
     return TaskRow(
         kind="measured",
@@ -191,7 +191,7 @@ def task_row(record: TaskRecord, iterations: int, seed: int) -> TaskRow:
 
 def summarise(records: Sequence[TaskRecord], iterations: int, seed: int) -> dict[str, Any]:
     """Fields of a TasksResult: `tasks`, `mean` with its bootstrap standard error, and the items' outcomes."""
-    mean, error = statistics.mean_of_tasks([record.outcomes for record in records], iterations, seed)
+    mean, error = scores.mean_of_tasks([record.outcomes for record in records], iterations, seed)
     majorities = [record.majority if record.majority is not None else record.chance for record in records]
     return {
         "unit": "percent",
@@ -222,9 +222,9 @@ def paired_differences(
         return {}
     same = [task for task in mine if task in theirs and mine[task].items == theirs[task].items]
     pairs = {task: (mine[task].outcomes, theirs[task].outcomes) for task in same}
-    found = {task: _difference(statistics.paired_difference(*pairs[task], iterations, seed)) for task in same}
+    found = {task: _difference(scores.paired_difference(*pairs[task], iterations, seed)) for task in same}
     if same and len(same) == len(mine):
-        over_all = statistics.paired_mean_difference(
+        over_all = scores.paired_mean_difference(
             [own for own, _ in pairs.values()], [other for _, other in pairs.values()], iterations, seed
         )
         found[MEAN] = _difference(over_all)

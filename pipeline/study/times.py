@@ -6,7 +6,9 @@ At each size all arms meet in one cell: their rounds alternate with the baseline
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.benchmark import one_rank, ttft
+import numpy as np
+
+from pipeline.benchmark import launches, one_rank, ttft
 from pipeline.benchmark.grid import Models
 from pipeline.benchmark.progress import Say
 from pipeline.communication.transport import transport_name
@@ -20,10 +22,11 @@ from pipeline.models.placement import tp_size_faults
 from pipeline.projection.hardware import Hardware
 from pipeline.projection.prefill import prefill
 from pipeline.results.quality import Estimate
-from pipeline.results.statistics import Floats, bootstrap_medians, has_interval, median, summarise
+from pipeline.results.statistics import Floats, has_interval, median, summarise
 from pipeline.results.trade import TimeKind, TradeSetting
 from pipeline.study import arms
 
+RESAMPLES = 2000
 PROJECTED_RANKS = 4  # where every arm can be split over so many
 PROJECTED_DTYPE = "float16"  # what the rates of hardware files are of
 
@@ -55,7 +58,10 @@ class Times:
 
     def resampled_ms(self, arm: str, size: str) -> Floats:
         """(RESAMPLES,) medians; arms of the same size are resampled in pairs, as their rounds alternated."""
-        return bootstrap_medians([self.rounds[size][arm]], seed=list(self.rounds).index(size))
+        rounds = np.asarray(self.rounds[size][arm])
+        drawn = np.random.default_rng(list(self.rounds).index(size)).integers(0, len(rounds), (RESAMPLES, len(rounds)))
+        medians: Floats = np.median(rounds[drawn], axis=1)
+        return medians
 
 
 @dataclass(frozen=True)
@@ -96,9 +102,9 @@ class Timing:
             modelled = hardware.all_reduce_seconds
             found = one_rank.measure(self.benchmark, cluster, self.grid, modelled, hardware.name, say)
         else:
-            found, _ = ttft.measure_grid(self.benchmark, link, cluster, self.grid, {}, say)
+            found, _ = launches.measure_grid(self.benchmark, link, cluster, self.grid, {}, say)
         rounds = {
-            one.models.size: {arm: one.result["samples_ms"][f"{arm}/overlapped"] for arm in one.models.by_architecture}
+            one.models.size: {arm: list(one.samples_ms(f"{arm}/overlapped")[0]) for arm in one.models.by_architecture}
             for one in found
         }
         kind: TimeKind = "measured compute, modelled communication" if self.is_one_rank else "measured"
@@ -151,6 +157,7 @@ def plan(models: arms.Models, baseline: str, benchmark: BenchmarkConfig, cluster
             "tp_sizes": [tp_size],
             "weights": "random",
             "decode_tokens": 0,
+            "launches": 1,  # whose rounds are resampled
             **dict.fromkeys(("breakdown", "trace", "no_communication_bound"), False),
         }
     )

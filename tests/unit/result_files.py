@@ -31,7 +31,7 @@ from pipeline.results import (
     TtftResult,
     write,
 )
-from pipeline.results.statistics import Outcomes
+from pipeline.results.scores import Outcomes
 from pipeline.results.tasks import TaskRecord
 from pipeline.results.ttft import PARTS
 from pipeline.training import run as training_run

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.results.statistics import Outcomes
+from pipeline.results.scores import Outcomes
 from pipeline.results.tasks import (
     PairedDifference,
     TaskRecord,

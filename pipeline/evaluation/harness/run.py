@@ -24,7 +24,7 @@ from pipeline.evaluation.harness.cache import TaskCache
 from pipeline.evaluation.scoring.ranks import open_scorer
 from pipeline.evaluation.scoring.source import ModelSource
 from pipeline.evaluation.superglue.data import TaskData
-from pipeline.results.statistics import Outcomes
+from pipeline.results.scores import Outcomes
 from pipeline.results.tasks import TaskRecord
 
 LEAST_CLUSTERS = 20

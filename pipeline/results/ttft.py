@@ -229,6 +229,42 @@ class DecodeRow(RunRow):
     samples_ms: list[list[list[float]]] = Field(description="launches, rounds within them, steps within those, ms")
 
 
+class ServingRow(RunRow):
+    """Clients served at a time in a closed loop, each of which sends its next prompt when it has all its tokens.
+
+    Every request counts, those of the first moment too, when all clients send at once. Time is the sum over steps of
+    each one's slowest rank.
+    """
+
+    concurrency: int = Field(description="clients")
+    requests: int = Field(description="prompts answered, all launches together")
+    new_tokens: int = Field(description="tokens behind the first that a request asks for, on average")
+    ttft_ms_p50: float = Field(description="sent to first token, queueing included: median over all requests, ms")
+    ttft_ms_p90: float = Field(description="90th percentile, ms")
+    ttft_ms_p95: float = Field(description="95th percentile, ms")
+    ttft_ms_p99: float = Field(description="99th percentile; of fewer than 100 requests near the slowest, ms")
+    ms_per_token_p50: float = Field(
+        description="(last token − first) / tokens behind the first, other clients' prompts included: median, ms"
+    )
+    ms_per_token_p90: float = Field(description="90th percentile, ms")
+    ms_per_token_p95: float = Field(description="95th percentile, ms")
+    ms_per_token_p99: float = Field(description="99th percentile, ms")
+    requests_per_s: float = Field(description="mean over launches of requests answered / seconds")
+    output_tokens_per_s: float = Field(description="the same of tokens sampled, first ones included")
+    prompt_tokens_per_s: float = Field(description="the same of tokens read")
+    ttft_limit_ms: float = Field(description="TTFT that a request must keep to count as good, ms")
+    ttft_limit_from: str = Field(description="where the limit comes from, in words")
+    share_within_limit: float = Field(description="share of all requests whose TTFT kept it")
+    goodput_per_s: float = Field(description="mean over launches of requests that kept it / seconds")
+    goodput_low: float | None = Field(description="lower end of its 95% interval; null: too few launches")
+    goodput_high: float | None = Field(description="upper end of its 95% interval")
+    interval_over: IntervalOver | None = Field(None, description="what that interval is over; null: there is none")
+    samples_ms: Launches = Field(description="TTFT of every request, one inner list a launch, ms")
+    ms_per_token_samples: Launches = Field(description="milliseconds a token of the same requests")
+    new_tokens_by_request: list[int] = Field(description="what each asked for, the same in every launch")
+    seconds: list[float] = Field(description="from the first prompt to the last token, by launch")
+
+
 class BreakdownRow(RunRow):
     """Where an instrumented forward's time goes: medians over forwards, of the slowest rank."""
 
@@ -268,16 +304,20 @@ class Headline(Typed):
 class Protocol(Typed):
     """How rows were measured."""
 
-    warmup_min: int = Field(description="rounds thrown away at least")
-    warmup_max: int = Field(description="rounds thrown away at most")
-    repeats_min: int = Field(description="rounds counted at least")
-    repeats_max: int = Field(description="rounds counted at most")
+    warmup_min: int = Field(description="rounds that a launch throws away at least")
+    warmup_max: int = Field(description="rounds that a launch throws away at most")
+    repeats_min: int = Field(description="rounds that a launch counts at least")
+    repeats_max: int = Field(description="rounds that a launch counts at most")
+    diagnostics_every: int = Field(
+        1, description="of so many rounds one has what is behind compute_ms and blocking_ms; the bound is in each"
+    )
     interval_width: float = Field(description="widest 95% interval, as a share of the median, that ends the rounds")
-    time_limit_s: float = Field(description="seconds a cell at most")
+    time_limit_s: float = Field(description="seconds a cell at most, all launches together")
     launches: int = Field(1, description="launches behind a row, at most; one does not show how launches differ")
     time: str = Field(description="what a sample is, in words")
     order: str = Field(description="how variants alternate, in words")
     interval: str = Field(description="what low and high are, in words")
+    busy: str = Field("", description="when a row is marked busy, in words")
 
 
 class TtftResult(Result):
@@ -295,6 +335,7 @@ class TtftResult(Result):
     rows: list[TtftRow] = Field(description="one an architecture and cell")
     headline: Headline = Field(description="geometric means over the rows")
     decode_rows: list[DecodeRow] = Field(default_factory=list, description="time per output token")
+    serving_rows: list[ServingRow] = Field(default_factory=list, description="several clients at a time")
     breakdown: list[BreakdownRow] = Field(default_factory=list, description="instrumented forwards")
     timelines: list[Timeline] = Field(default_factory=list, description="one forward of the longest prompts")
     traces: list[str] = Field(default_factory=list, description="Chrome traces written beside the file")

@@ -26,7 +26,7 @@ UNITS = {
     "link_efficiency": "share of the link's measured rate",
     "link_latency_s": "s a sum",
     "attention_efficiency": "rate of attention over that of products",
-    "link_cpu_s_per_byte": "s of a rank's cores a byte that enters a sum",
+    "link_cpu_s_per_byte": "s of a rank's cores a byte that enters a sum over a limited link",
 }
 OPTIONAL = {"attention_efficiency": 1.0, "link_cpu_s_per_byte": 0.0}  # what they are where they are not fitted
 PRIOR_WEIGHT = 0.005  # keeps a value that the times cannot tell where the fit begins
@@ -41,11 +41,14 @@ class Case:
     batch_size: int
     tp_size: int
     link_bytes_per_s: float
+    is_limited: bool = True  # False: the link is as fast as the cores that move its bytes
     communicates: bool = True  # False: its sums left out
 
     def milliseconds(self, hardware: Hardware, dtype: str) -> float:
-        """Its time on `hardware`, whose link has this case's rate."""
+        """Its time on `hardware`, whose link has this case's rate; over an unlimited one cores do nothing else."""
         device = replace(hardware, link_bandwidth=self.link_bytes_per_s)
+        if hardware.link_cpu_s_per_byte and not self.is_limited:
+            device = replace(device, link_cpu_s_per_byte=1 / (self.link_bytes_per_s * hardware.link_efficiency))
         placed = prefill(self.model, device, self.context, self.tp_size, self.batch_size, dtype, self.communicates)
         return placed.timeline.seconds * 1e3
 
@@ -75,7 +78,8 @@ def fit(cases: Sequence[Case], milliseconds: Sequence[float], dtype: str, withou
         return np.concatenate([projected - timed, PRIOR_WEIGHT * (logs - start)])
 
     bounds = tuple(np.log([BOUNDS[name][side] for name in names]) for side in (0, 1))
-    return tuned(least_squares(errors, start, bounds=bounds, diff_step=1e-3).x)  # the roofline has corners
+    options = {"diff_step": 1e-3, "ftol": 1e-6, "xtol": 1e-5}  # the roofline has corners
+    return tuned(least_squares(errors, start, bounds=bounds, **options).x)
 
 
 def values(hardware: Hardware) -> dict[str, float]:
@@ -102,5 +106,5 @@ def _begin(cases: Sequence[Case], milliseconds: Sequence[float]) -> Hardware:
         link_latency_s=2e-4,
         link_latency_per_rank_s=0.0,
         attention_efficiency=0.5,
-        link_cpu_s_per_byte=2e-10,
+        link_cpu_s_per_byte=1e-9,
     )

@@ -196,24 +196,13 @@ def _errors(rows: Sequence[ProjectionRow]) -> dict[str, ErrorStatistics | None]:
     known = [(row, row.error_relative) for row in rows if row.error_relative is not None]
     held_out = [(row, error) for row, error in known if not row.fitted]
     return {
-        "fitted": _error_statistics([error for row, error in known if row.fitted]),
-        "held_out": _error_statistics([error for _, error in held_out]),
+        "fitted": ErrorStatistics.of([error for row, error in known if row.fitted]),
+        "held_out": ErrorStatistics.of([error for _, error in held_out]),
         **{
-            f"held_out_{name}": _error_statistics([error for row, error in held_out if row.architecture == name])
+            f"held_out_{name}": ErrorStatistics.of([error for row, error in held_out if row.architecture == name])
             for name in PUBLISHED_ARCHITECTURES
         },
     }
-
-
-def _error_statistics(errors: list[float]) -> ErrorStatistics | None:
-    if not errors:
-        return None
-    return ErrorStatistics(
-        rows=len(errors),
-        mean_absolute_error=sum(abs(error) for error in errors) / len(errors),
-        bias=sum(errors) / len(errors),
-        worst=max(errors, key=abs),
-    )
 
 
 def _timeline(name: str, run: Prefill, cell: Cell) -> Timeline:

@@ -7,6 +7,7 @@ from pipeline.results.perplexity import PerplexityResult
 from pipeline.results.projection import ProjectionResult
 from pipeline.results.quality import QualityResult
 from pipeline.results.search import SearchResult
+from pipeline.results.surface import SurfaceResult
 from pipeline.results.tasks import TasksResult
 from pipeline.results.trade import TradeResult
 from pipeline.results.training import TrainingResult
@@ -22,6 +23,7 @@ RESULTS: tuple[type[Result], ...] = (
     SearchResult,
     QualityResult,
     TradeResult,
+    SurfaceResult,
 )
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "Result",
     "Row",
     "SearchResult",
+    "SurfaceResult",
     "TasksResult",
     "TradeResult",
     "TrainingResult",

@@ -1,5 +1,6 @@
 """Time To First Token projected for hardware that is not at hand, beside published times where there are any."""
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -42,6 +43,18 @@ class ErrorStatistics(Typed):
     mean_absolute_error: float = Field(description="mean of |error_relative|")
     bias: float = Field(description="mean of error_relative")
     worst: float = Field(description="error_relative furthest from 0")
+
+    @classmethod
+    def of(cls, errors: Sequence[float]) -> "ErrorStatistics | None":
+        """None for no errors."""
+        if not errors:
+            return None
+        return cls(
+            rows=len(errors),
+            mean_absolute_error=sum(abs(error) for error in errors) / len(errors),
+            bias=sum(errors) / len(errors),
+            worst=max(errors, key=abs),
+        )
 
 
 class CalibrationFit(Typed):

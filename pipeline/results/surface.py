@@ -43,6 +43,7 @@ class SurfacePoint(Row):
 
     architecture: str = Field(description="architecture")
     context: int = Field(description="prompt length in tokens")
+    link: str | None = Field(description="a link without a limit; null: one limited to the rate")
     link_bits_per_s: float = Field(description="rate of the link")
     speedup: float = Field(description="t_standard / t − 1")
     speedup_over_split: float | None = Field(description="t_standard_split / t − 1; null where it was not timed")
@@ -54,7 +55,9 @@ class BreakEven(Row):
     architecture: str = Field(description="architecture")
     against: str = Field(description="what it is held against")
     context: int = Field(description="prompt length in tokens")
-    wins: Wins = Field(description="faster on all links of the surface, on none, or on those below or above the rate")
+    wins: Wins = Field(
+        description="faster on all limited links of the surface, on none, or on those below or above the rate"
+    )
     link_bits_per_s: float | None = Field(description="the rate; null where it wins everywhere or nowhere")
     low: float | None = Field(description="lower end of the t interval over fits a launch; null where one has no rate")
     high: float | None = Field(description="upper end")
@@ -64,8 +67,7 @@ class Without(Typed):
     """The fit with terms of the model left out: what they are worth."""
 
     left_out: list[str] = Field(description="values of the model")
-    fitted: ErrorStatistics = Field(description="over the rows used to fit")
-    held_out: ErrorStatistics = Field(description="over all others")
+    errors: dict[str, ErrorStatistics] = Field(description="as the result's own")
 
 
 class SurfaceResult(Result):

@@ -1,0 +1,337 @@
+"""Speedup over context and link of a benchmark's architectures: fitted to some of its rows, held against all of them.
+
+Chosen before anything is timed: of the fitted architectures and the bound, every second cell as on a chessboard of
+contexts and links, the first included. Their other cells, and every row of another architecture, are held out.
+What a sum on its way takes from a core shows only where it is hidden, so one fitted architecture is the exact baseline
+that overlaps; the fit without that term does without it too.
+"""
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pipeline.config.benchmark import BenchmarkConfig
+from pipeline.config.link import bits_per_second
+from pipeline.config.model import ModelConfig
+from pipeline.models.timed import ModelByName, timed_model
+from pipeline.projection.fit import OPTIONAL, UNITS, Case, fit, values
+from pipeline.projection.hardware import Hardware
+from pipeline.results.projection import ErrorStatistics
+from pipeline.results.statistics import Ends, summarise
+from pipeline.results.surface import BreakEven, FittedValue, SurfacePoint, SurfaceResult, SurfaceRow, Wins, Without
+from pipeline.results.ttft import BASELINE, BOUND, TtftResult, TtftRow
+
+SPLIT = "standard_split"  # the exact baseline that overlaps
+BLOCKING = (BASELINE, "parallel", BOUND)  # fitted architectures that hide nothing
+FITTED_ARCHITECTURES = (*BLOCKING, SPLIT)
+UNLIMITED = 4e10  # bits/s of a link that was neither limited nor probed
+STEPS = 13  # contexts and links of the surface
+METHOD = (
+    "two streams with a roofline per operator, least squares on log(projected / measured) of standard, parallel, "
+    "standard_split and the bound in every second cell of contexts × links; intervals: a fit to each launch's medians"
+)
+
+
+@dataclass(frozen=True)
+class _Row:
+    row: TtftRow
+    case: Case
+    fitted: bool
+
+    @property
+    def by_launch(self) -> list[float]:
+        return [float(np.median(rounds)) for rounds in self.row.samples_ms]
+
+
+@dataclass(frozen=True)
+class _Fits:
+    """The fit to all launches, and one to each."""
+
+    whole: Hardware
+    launches: tuple[Hardware, ...]
+    dtype: str
+
+    def interval(self, of_launches: Sequence[float]) -> Ends:
+        """95% t interval over the launches' fits; (None, None) for too few."""
+        if len(of_launches) < 2:
+            return None, None
+        found = summarise([[one] for one in of_launches])
+        return (None, None) if found.low is None or found.high is None else (found.low, found.high)
+
+    def speedup(self, baseline: Case, own: Case) -> tuple[float, Ends]:
+        """t_baseline / t − 1 of the fit, with the t interval of the ratio over the launches' fits."""
+        ratios = [_ratio(baseline, own, device, self.dtype) for device in (self.whole, *self.launches)]
+        low, high = self.interval(ratios[1:])
+        return ratios[0] - 1, (None, None) if low is None or high is None else (low - 1, high - 1)
+
+
+def surface(result: TtftResult, benchmark: BenchmarkConfig, lookup: ModelByName) -> SurfaceResult:
+    """The surface of the benchmark's first size, batch and number of ranks.
+
+    Raises ValueError with too few rows to fit, ConfigError for a model that does not exist.
+    """
+    shape, tp_size, batch_size = benchmark.shapes[0], benchmark.tp_sizes[0], benchmark.batch_sizes[0]
+    models = {name: timed_model(benchmark, shape, name, tp_size, lookup) for name in benchmark.architectures}
+    rows = _rows(
+        [
+            row
+            for row in result.rows
+            if (row.size, row.tp_size, row.batch_size) == (shape.size, tp_size, batch_size)
+            and row.architecture in (*models, BOUND)
+            and not row.oversubscribed
+        ],
+        models,
+    )
+    fits = _fits(rows, benchmark.dtype)
+    shown = [
+        _surface_row(one, next((b for b in rows if _is_baseline(b.row, one.row)), None), fits, benchmark.dtype)
+        for one in rows
+    ]
+    return SurfaceResult(
+        benchmark=result.benchmark,
+        scale=result.scale,
+        size=shape.size,
+        batch_size=batch_size,
+        tp_size=tp_size,
+        launches=max(len(one.row.samples_ms) for one in rows),
+        method=METHOD,
+        values=_values(fits),
+        errors=_errors((row.architecture, row.fitted, row.error_relative) for row in shown),
+        speedup_errors=_speedup_errors(shown),
+        without=[
+            _without(rows, names, benchmark.dtype) for names in (*((name,) for name in OPTIONAL), tuple(OPTIONAL))
+        ],
+        rows=shown,
+        points=_points(rows, models, fits),
+        break_even=_break_even(rows, models, fits),
+    )
+
+
+def _rows(rows: Sequence[TtftRow], models: Mapping[str, ModelConfig]) -> list[_Row]:
+    contexts = sorted({row.context for row in rows})
+    links = sorted({str(row.link) for row in rows}, key=lambda link: bits_per_second(link) or math.inf)
+    return [
+        _Row(
+            row,
+            Case(
+                models[BASELINE if row.architecture == BOUND else row.architecture],
+                row.context,
+                row.batch_size,
+                row.tp_size,
+                (row.link_measured_bits_per_s or bits_per_second(str(row.link)) or UNLIMITED) / 8,
+                bits_per_second(str(row.link)) is not None,
+                row.architecture != BOUND,
+            ),
+            row.architecture in FITTED_ARCHITECTURES
+            and (contexts.index(row.context) + links.index(str(row.link))) % 2 == 0,
+        )
+        for row in rows
+    ]
+
+
+def _fits(rows: Sequence[_Row], dtype: str) -> _Fits:
+    chosen = [one for one in rows if one.fitted]
+    cases = [one.case for one in chosen]
+    launches = min((len(one.by_launch) for one in chosen), default=0)
+    return _Fits(
+        fit(cases, [one.row.milliseconds for one in chosen], dtype),
+        tuple(fit(cases, [one.by_launch[launch] for one in chosen], dtype) for launch in range(launches))
+        if launches > 1
+        else (),
+        dtype,
+    )
+
+
+def _is_baseline(row: TtftRow, of: TtftRow) -> bool:
+    return row.architecture == BASELINE and row.cell == of.cell
+
+
+def _ratio(baseline: Case, own: Case, device: Hardware, dtype: str) -> float:
+    return baseline.milliseconds(device, dtype) / own.milliseconds(device, dtype)
+
+
+def _surface_row(one: _Row, baseline: _Row | None, fits: _Fits, dtype: str) -> SurfaceRow:
+    row, projected = one.row, one.case.milliseconds(fits.whole, dtype)
+    speedup, (low, high) = fits.speedup(baseline.case, one.case) if baseline else (None, (None, None))
+    return SurfaceRow(
+        kind="projected",
+        **dict(row.cell),
+        architecture=row.architecture,
+        fitted=one.fitted,
+        link_bits_per_s=8 * one.case.link_bytes_per_s,
+        measured_ms=row.milliseconds,
+        projected_ms=projected,
+        error_relative=projected / row.milliseconds - 1,
+        measured_speedup=row.speedup,
+        measured_speedup_low=row.speedup_low,
+        measured_speedup_high=row.speedup_high,
+        projected_speedup=speedup,
+        projected_speedup_low=low,
+        projected_speedup_high=high,
+    )
+
+
+def _values(fits: _Fits) -> dict[str, FittedValue]:
+    by_launch = [values(device) for device in fits.launches]
+    found = {}
+    for name, value in values(fits.whole).items():
+        low, high = fits.interval([one[name] for one in by_launch])
+        found[name] = FittedValue(value=value, low=low, high=high, unit=UNITS[name])
+    return found
+
+
+def _errors(rows: Iterable[tuple[str, bool, float]]) -> dict[str, ErrorStatistics]:
+    """Of (architecture, whether fitted, relative error): the fitted, those held out, and whole architectures."""
+    groups: dict[str, list[float]] = {}
+    for architecture, fitted, error in rows:
+        others = "held_out" if architecture in FITTED_ARCHITECTURES else f"held_out_{architecture}"
+        groups.setdefault("fitted" if fitted else others, []).append(error)
+    return _known(groups)
+
+
+def _speedup_errors(rows: Sequence[SurfaceRow]) -> dict[str, ErrorStatistics]:
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        if row.architecture != BASELINE and row.measured_speedup is not None and row.projected_speedup is not None:
+            error = (1 + row.projected_speedup) / (1 + row.measured_speedup) - 1
+            found.setdefault(row.architecture, []).append(error)
+    return _known(found)
+
+
+def _known(errors: Mapping[str, Sequence[float]]) -> dict[str, ErrorStatistics]:
+    found = {name: ErrorStatistics.of(group) for name, group in errors.items()}
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def _without(rows: Sequence[_Row], left_out: Sequence[str], dtype: str) -> Without:
+    blocking = "link_cpu_s_per_byte" in left_out
+    chosen = [one for one in rows if one.fitted and (one.row.architecture in BLOCKING or not blocking)]
+    device = fit([one.case for one in chosen], [one.row.milliseconds for one in chosen], dtype, left_out)
+    errors = _errors(
+        (
+            one.row.architecture,
+            one in chosen,
+            one.case.milliseconds(device, dtype) / one.row.milliseconds - 1,
+        )
+        for one in rows
+    )
+    return Without(left_out=list(left_out), errors=errors)
+
+
+@dataclass(frozen=True)
+class _Link:
+    name: str | None  # None: between those timed
+    bits_per_s: float
+    is_limited: bool
+
+    def case(self, model: ModelConfig, context: int, like: Case) -> Case:
+        return replace(
+            like,
+            model=model,
+            context=context,
+            link_bytes_per_s=self.bits_per_s / 8,
+            is_limited=self.is_limited,
+            communicates=True,
+        )
+
+
+def _links(rows: Sequence[_Row]) -> list[_Link]:
+    """From the slowest to the fastest limited link in equal ratios, then those that are not limited."""
+    limited = [8 * one.case.link_bytes_per_s for one in rows if one.case.is_limited]
+    unlimited = {one.row.link: 8 * one.case.link_bytes_per_s for one in rows if not one.case.is_limited}
+    return [
+        *(_Link(None, rate, True) for rate in _spread(limited)),
+        *(_Link(name, rate, False) for name, rate in unlimited.items()),
+    ]
+
+
+def _spread(numbers: Collection[float]) -> list[float]:
+    """STEPS numbers from the least to the most, in equal ratios."""
+    if len(set(numbers)) < 2:
+        return list(set(numbers))
+    return [float(one) for one in np.geomspace(min(numbers), max(numbers), STEPS)]
+
+
+def _points(rows: Sequence[_Row], models: Mapping[str, ModelConfig], fits: _Fits) -> list[SurfacePoint]:
+    timed = {one.case.context for one in rows}
+    found = []
+    for context in sorted({*timed, *(2 * round(one / 2) for one in _spread(timed))}):
+        for link in _links(rows):
+            times = {
+                name: link.case(model, context, rows[0].case).milliseconds(fits.whole, fits.dtype)
+                for name, model in models.items()
+            }
+            split = times.get(SPLIT)
+            found += [
+                SurfacePoint(
+                    kind="projected",
+                    architecture=name,
+                    context=context,
+                    link=link.name,
+                    link_bits_per_s=link.bits_per_s,
+                    speedup=times[BASELINE] / time - 1,
+                    speedup_over_split=None if split is None or name == SPLIT else split / time - 1,
+                )
+                for name, time in times.items()
+                if name != BASELINE
+            ]
+    return found
+
+
+def _break_even(rows: Sequence[_Row], models: Mapping[str, ModelConfig], fits: _Fits) -> list[BreakEven]:
+    """Over the limited links, at the timed contexts, against the standard model and against its split."""
+    links = [link for link in _links(rows) if link.is_limited]
+    pairs = [
+        (name, against)
+        for against in (BASELINE, SPLIT)
+        for name in models
+        if against in models and name not in (BASELINE, against)
+    ]
+    found = []
+    for name, against in pairs if len(links) > 1 else []:
+        for context in sorted({one.case.context for one in rows}):
+            (wins, rate), *by_launch = (
+                _crossing(
+                    [link.bits_per_s for link in links],
+                    [
+                        math.log(
+                            _ratio(
+                                link.case(models[against], context, rows[0].case),
+                                link.case(models[name], context, rows[0].case),
+                                device,
+                                fits.dtype,
+                            )
+                        )
+                        for link in links
+                    ],
+                )
+                for device in (fits.whole, *fits.launches)
+            )
+            known = [at for _, at in by_launch if at is not None]
+            low, high = fits.interval(known) if len(known) == len(fits.launches) else (None, None)
+            found.append(
+                BreakEven(
+                    kind="projected",
+                    architecture=name,
+                    against=against,
+                    context=context,
+                    wins=wins,
+                    link_bits_per_s=rate,
+                    low=low,
+                    high=high,
+                )
+            )
+    return found
+
+
+def _crossing(rates: Sequence[float], gains: Sequence[float]) -> tuple[Wins, float | None]:
+    """Which side of which rate gains are above zero on; of several crossings the slowest link's."""
+    for index in range(1, len(rates)):
+        before, after = gains[index - 1], gains[index]
+        if (before > 0) != (after > 0):
+            share = before / (before - after)
+            rate = math.exp((1 - share) * math.log(rates[index - 1]) + share * math.log(rates[index]))
+            return ("below" if before > 0 else "above"), rate
+    return ("everywhere" if gains[0] > 0 else "nowhere"), None

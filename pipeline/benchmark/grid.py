@@ -40,10 +40,11 @@ class Models:
 
 @dataclass(frozen=True)
 class Cell:
-    """One prompt: B sequences of T tokens."""
+    """One prompt: B sequences of T tokens. Or, B being 1, such prompts from several clients at a time."""
 
     context: int
     batch_size: int
+    concurrency: int = 0  # clients; 0: a forward alone
 
 
 def expand(benchmark: BenchmarkConfig, model_by_name: ModelByName) -> dict[int, list[Models]]:
@@ -78,17 +79,9 @@ def decode_cells(benchmark: BenchmarkConfig) -> list[Cell]:
     return [Cell(context, batch) for context in contexts for batch in benchmark.batch_sizes]
 
 
-@dataclass(frozen=True)
-class ServingCell:
-    """Prompts of T tokens from so many clients at a time."""
-
-    context: int
-    concurrency: int
-
-
-def serving_cells(benchmark: BenchmarkConfig) -> list[ServingCell]:
+def serving_cells(benchmark: BenchmarkConfig) -> list[Cell]:
     """Where clients are served."""
-    return [ServingCell(context, clients) for context in benchmark.contexts for clients in benchmark.concurrencies]
+    return [Cell(context, 1, clients) for context in benchmark.contexts for clients in benchmark.concurrencies]
 
 
 def most_tokens(benchmark: BenchmarkConfig) -> int:

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from pipeline.communication.communicator import Communicator
+from pipeline.communication.communicator import Communicator, payload_bytes
 from pipeline.communication.local import Done
 
 
@@ -15,3 +15,9 @@ class BlockingCommunicator:
 
     def start(self, x: Tensor) -> Done:
         return Done(self.inner.start(x).wait())
+
+    def gather(self, x: Tensor) -> Tensor:  # (...) -> (N, ...)
+        return self.inner.gather(x)
+
+    def payload_bytes(self, x: Tensor) -> int:
+        return payload_bytes(self.inner, x)

@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from pipeline.communication.distributed import all_gather
+
 
 @dataclass
 class _Travel:
@@ -81,3 +83,7 @@ class DifferentiableCommunicator:
     def start(self, x: Tensor) -> DifferentiableSum:
         travel = _Travel(self.group)
         return DifferentiableSum(_Start.apply(x, travel), travel)  # type: ignore[no-untyped-call]
+
+    def gather(self, x: Tensor) -> Tensor:  # (...) -> (N, ...)
+        """Without a gradient."""
+        return all_gather(x.detach(), self.group)

@@ -7,6 +7,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 
+def all_gather(x: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:  # (...) -> (N, ...)
+    """Every rank's `x`, in the order of ranks; waits for it."""
+    mine = x.contiguous()
+    gathered = mine.new_empty(dist.get_world_size(group), *mine.shape)
+    dist.all_gather(list(gathered.unbind()), mine, group=group)
+    return gathered
+
+
 @dataclass(frozen=True)
 class Pending:
     """A collective in flight; `buffer` holds the sum once `work` is done."""
@@ -35,3 +43,6 @@ class DistributedCommunicator:
         work = dist.all_reduce(buffer, group=self.group, async_op=True)
         assert work is not None  # async_op=True always returns a handle inside the group
         return Pending(work, buffer)
+
+    def gather(self, x: Tensor) -> Tensor:  # (...) -> (N, ...)
+        return all_gather(x, self.group)

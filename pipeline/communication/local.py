@@ -23,5 +23,8 @@ class LocalCommunicator:
     def start(self, x: Tensor) -> Done:
         return Done(x)
 
+    def gather(self, x: Tensor) -> Tensor:  # (...) -> (1, ...)
+        return x[None]
+
 
 LOCAL = LocalCommunicator()

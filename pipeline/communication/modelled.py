@@ -36,3 +36,7 @@ class ModelledCommunicator:
         begins = max(time.perf_counter(), self._free_s)
         self._free_s = begins + self.seconds_of(x.numel() * x.element_size())
         return Deadline(x, self._free_s)
+
+    def gather(self, x: Tensor) -> Tensor:  # (...) -> (N, ...)
+        """This rank's `x` for every rank, after the time of a sum of its size."""
+        return self.start(x).wait().expand(self.world_size, *x.shape)

@@ -13,3 +13,6 @@ class SkippedCommunicator:
 
     def start(self, x: Tensor) -> Done:
         return Done(x)
+
+    def gather(self, x: Tensor) -> Tensor:  # (...) -> (N, ...)
+        return x.expand(self.world_size, *x.shape)

@@ -60,7 +60,8 @@ class SocketExchange:
 
     def __init__(self, interface: str = "lo", buffer_bytes: int = BUFFER_BYTES) -> None:
         """Connect the two ranks of the default process group; raises OSError where they cannot meet."""
-        self.socket = _connect(dist.get_rank(), interface, buffer_bytes)
+        self.rank = dist.get_rank()
+        self.socket = _connect(self.rank, interface, buffer_bytes)
         self.socket.setblocking(False)
         self.kernel_bytes = min(
             self.socket.getsockopt(socket.SOL_SOCKET, option) // 2 for option in (socket.SO_SNDBUF, socket.SO_RCVBUF)
@@ -84,6 +85,14 @@ class SocketExchange:
             self._helper = threading.Thread(target=self._help, daemon=True)
             self._helper.start()
         return exchange
+
+    def gather(self, x: Tensor) -> Tensor:  # (...) -> (2, ...)
+        exchange = self.start(x)
+        self.finish(exchange)
+        other = exchange.incoming.view(x.dtype).view_as(x)
+        both = torch.stack([exchange.buffer, other] if self.rank == 0 else [other, exchange.buffer])
+        self.give_back(exchange.incoming)
+        return both
 
     def finish(self, exchange: Exchange) -> None:
         """Move bytes until `exchange` has been received, and sent: its own buffer must not change before."""

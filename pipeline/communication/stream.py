@@ -33,13 +33,21 @@ class StreamHandle:
 
 
 class StreamCommunicator:
-    """Runs `reduce(buffer)` on a side stream; buffers are allocated once per shape and owned by that stream."""
+    """Runs `reduce(buffer)` on a side stream; buffers are allocated once per shape and owned by that stream.
+
+    `collect(all, x)` puts every rank's x into all, (N, ...), on the same stream.
+    """
 
     def __init__(
-        self, world_size: int, reduce: Callable[[Tensor], None], device: torch.device, priority: int = 0
+        self,
+        world_size: int,
+        reduce: Callable[[Tensor], None],
+        collect: Callable[[Tensor, Tensor], None],
+        device: torch.device,
+        priority: int = 0,
     ) -> None:
         self.world_size = world_size
-        self.reduce = reduce
+        self.reduce, self.collect = reduce, collect
         self.stream = torch.cuda.Stream(device, priority=priority)  # type: ignore[no-untyped-call]
         self._slots: dict[tuple[Any, ...], list[Tensor]] = {}
         self._turn: dict[tuple[Any, ...], int] = {}
@@ -53,6 +61,16 @@ class StreamCommunicator:
             arrived = new_event(timing=not torch.cuda.is_current_stream_capturing())
             arrived.record()
         return StreamHandle(buffer, x, arrived)
+
+    def gather(self, x: Tensor) -> Tensor:  # (...) -> (N, ...)
+        """On the side stream, behind the sums before it; the current stream, not the host, waits."""
+        current, x = torch.cuda.current_stream(), x.contiguous()
+        gathered = x.new_empty(self.world_size, *x.shape)
+        self.stream.wait_stream(current)
+        with torch.cuda.stream(self.stream):
+            self.collect(gathered, x)
+        current.wait_stream(self.stream)
+        return gathered
 
     def _next_buffer(self, x: Tensor) -> Tensor:
         key = (tuple(x.shape), x.dtype)
@@ -69,7 +87,10 @@ def nccl_communicator(device: torch.device, priority: int = 0) -> StreamCommunic
     def reduce(buffer: Tensor) -> None:
         dist.all_reduce(buffer)
 
-    return StreamCommunicator(dist.get_world_size(), reduce, device, priority)
+    def collect(gathered: Tensor, x: Tensor) -> None:
+        dist.all_gather_into_tensor(gathered.flatten(0, 1), x)
+
+    return StreamCommunicator(dist.get_world_size(), reduce, collect, device, priority)
 
 
 def modelled_communicator(
@@ -91,7 +112,11 @@ def modelled_communicator(
         if left > 0:
             _spin(int(left * rate))
 
-    return StreamCommunicator(world_size, reduce, device, priority)
+    def collect(gathered: Tensor, x: Tensor) -> None:
+        reduce(x)  # its time; the values stay
+        gathered.copy_(x.expand_as(gathered))
+
+    return StreamCommunicator(world_size, reduce, collect, device, priority)
 
 
 def spin_cycles_per_second(device: torch.device, cycles: int = 20_000_000) -> float:

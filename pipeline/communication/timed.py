@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from pipeline.communication.clock import Clock, HostClock
-from pipeline.communication.communicator import Communicator, Handle
+from pipeline.communication.communicator import Communicator, Handle, payload_bytes
 
 
 @dataclass
@@ -22,7 +22,7 @@ class Collective:
 
 @dataclass
 class TimedCommunicator:
-    """Wraps `inner`; `collectives` grows by one entry a start."""
+    """Wraps `inner`; `collectives` grows by one entry a start. A gather is none."""
 
     inner: Communicator
     clock: Clock = field(default_factory=HostClock)
@@ -38,7 +38,7 @@ class TimedCommunicator:
         return sum(1 for collective in self.collectives if collective.awaited is None)
 
     def start(self, x: Tensor) -> "TimedHandle":
-        record = Collective(x.numel() * x.element_size(), self.clock.now())
+        record = Collective(payload_bytes(self.inner, x), self.clock.now())
         self.collectives.append(record)
         handle = self.inner.start(x)
         watch = getattr(handle, "on_arrival", None)
@@ -46,6 +46,9 @@ class TimedCommunicator:
             watch(lambda: setattr(record, "arrived", self.clock.now()))
         record.arrived = getattr(handle, "arrived", record.arrived)  # a GPU stream's event, recorded already
         return TimedHandle(handle, record, self.clock)
+
+    def gather(self, x: Tensor) -> Tensor:  # (...) -> (N, ...)
+        return self.inner.gather(x)
 
     def spans_ns(self) -> list[tuple[int, int, int]]:
         """(begin, end, bytes) of every collective, nanoseconds of the clock; call when all have been awaited."""
@@ -75,7 +78,7 @@ class TimedHandle:
 
 
 class CountingCommunicator:
-    """Wraps `inner` and counts collectives and the bytes that enter them."""
+    """Wraps `inner` and counts all-reduces and the bytes that enter them; gathers are left out."""
 
     def __init__(self, inner: Communicator) -> None:
         self.inner = inner
@@ -85,5 +88,8 @@ class CountingCommunicator:
 
     def start(self, x: Tensor) -> Handle:
         self.collectives += 1
-        self.bytes += x.numel() * x.element_size()
+        self.bytes += payload_bytes(self.inner, x)
         return self.inner.start(x)
+
+    def gather(self, x: Tensor) -> Tensor:  # (...) -> (N, ...)
+        return self.inner.gather(x)

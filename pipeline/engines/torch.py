@@ -5,6 +5,7 @@ from torch import Tensor
 
 from pipeline.communication import LOCAL, Communicator
 from pipeline.models import KeyValueCache, Transformer
+from pipeline.models.greedy import likeliest
 
 CAPTURE_WARMUP = 3
 
@@ -61,8 +62,8 @@ class TorchEngine:
         return self._sample(tokens[:, None])
 
     def _sample(self, tokens: Tensor) -> Tensor:  # (B, T) -> (B,)
-        logits = self.model(tokens, self.communicator, self.cache, last_only=True)  # (B, 1, V)
-        return torch.argmax(logits[:, -1], dim=-1)
+        hidden = self.model.hidden(tokens, self.communicator, self.cache, last_only=True)  # (B, 1, d)
+        return likeliest(self.model, hidden, self.communicator)
 
 
 class _Captured:

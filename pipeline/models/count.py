@@ -63,7 +63,7 @@ def training_flops_per_token(config: ModelConfig) -> int:
 
 
 def prefill_flops(config: ModelConfig, batch_size: int, context: int, placement: Placement = WHOLE) -> int:
-    """FLOPs of one rank from prompt to first token, the head on every rank."""
+    """FLOPs of one rank from prompt to first token, with its share of the head."""
     return round(trace(config, placement.tp_size, batch_size, context).flops)
 
 

@@ -46,6 +46,13 @@ def local_shape(config: ModelConfig, placement: Placement = WHOLE) -> LocalShape
     return LocalShape(config.n_ways // placement.tp_size, config.heads_per_way, head_dim(config), ffn // shared)
 
 
+def vocabulary_share(config: ModelConfig, placement: Placement = WHOLE) -> range:
+    """Tokens whose logits a rank computes to sample one: V / N of them, one more on the first V mod N ranks."""
+    each, more = divmod(config.vocab_size, placement.tp_size)
+    start = placement.rank * each + min(placement.rank, more)
+    return range(start, start + each + (1 if placement.rank < more else 0))
+
+
 def tp_size_faults(config: ModelConfig, tp_size: int, key: str) -> list[str]:
     """Why a model cannot be split over tp_size ranks; `key` names the field to blame."""
     if has_ways(config):

@@ -13,7 +13,7 @@ from pipeline.models import values
 from pipeline.models.build import build_model
 from pipeline.models.cache import PromptMemory
 from pipeline.models.layers import Attention, FeedForward, WayLayerNorm, WayLinear
-from pipeline.models.placement import Placement
+from pipeline.models.placement import Placement, vocabulary_share
 from pipeline.models.values import Stream
 
 Category = Literal["norm", "gemm", "attention", "elementwise", "lm_head"]
@@ -109,8 +109,8 @@ class _Recorder:
 
     waits_late = False
 
-    def __init__(self, config: ModelConfig, batch_size: int, context: int) -> None:
-        self.config, self.batch_size, self.tokens = config, batch_size, context
+    def __init__(self, config: ModelConfig, batch_size: int, context: int, logits: int) -> None:
+        self.config, self.batch_size, self.tokens, self.logits = config, batch_size, context, logits
         self.steps: list[Step] = []
         self.layer: int | None = None
         self.seen: dict[int, tuple[PromptMemory, int]] = {}  # by memory: tokens of earlier chunks
@@ -212,7 +212,7 @@ class _Recorder:
         return Cost(chunks[0].ways, self.batch_size * tokens, tokens, chunks[0].width)
 
     def head(self, x: "Stream[Cost, _Sum]") -> None:
-        d, rows, columns = self.config.n_embd, x.made().rows, self.config.vocab_size
+        d, rows, columns = self.config.n_embd, x.made().rows, self.logits
         self.run("lm_head", "lm_head", 2.0 * rows * d * columns, rows * d + d * columns + rows * columns)
 
 
@@ -220,12 +220,15 @@ class _Recorder:
 def trace(config: ModelConfig, tp_size: int, batch_size: int, context: int, last_only: bool = True) -> Trace:
     """One rank's forward of `batch_size` prompts of `context` tokens, to the first token or to all logits.
 
+    To the first token a rank computes its share of the vocabulary (the largest, where they differ); finding the
+    likeliest token over the ranks is not in the steps. All logits are computed whole on every rank.
     W ways that share a rank run as one batched kernel. A sum of a stream that is read on while it travels goes
     through a buffer of its own: a copy in (the sum over ways, where there are several) and a copy out, the price of
     overlapping (paper section 4). Raises ConfigError where tp_size does not divide the model.
     """
     model = build_model(config, Placement(0, tp_size), seed=None, device="meta")
-    recorder = _Recorder(config, batch_size, context)
+    logits = len(vocabulary_share(config, model.placement)) if last_only else config.vocab_size
+    recorder = _Recorder(config, batch_size, context, logits)
     values.run(model, recorder, torch.empty(batch_size, context, dtype=torch.long, device="meta"), last_only)
     copied = {id(step.serves) for step in recorder.steps if isinstance(step, Kernel) and step.name == "copy_out"}
     return Trace(

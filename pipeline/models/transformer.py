@@ -106,8 +106,10 @@ class Transformer(nn.Module):
         position: Tensor = last_position(x)
         return position
 
-    def logits(self, hidden: Tensor) -> Tensor:  # (B, T, d) -> (B, T, V)
-        return F.linear(hidden, self.head_weight)
+    def logits(self, hidden: Tensor, tokens: range | None = None) -> Tensor:  # (B, T, d) -> (B, T, V)
+        """Of the whole vocabulary, or of some `tokens` of it: their rows of the head, which are not copied."""
+        weight = self.head_weight if tokens is None else self.head_weight[tokens.start : tokens.stop]
+        return F.linear(hidden, weight)
 
     @property
     def head_weight(self) -> Tensor:

@@ -33,7 +33,8 @@ def prefill(
 ) -> Prefill:
     """Place one rank's forward; `communicate=False` leaves all collectives out (the bound).
 
-    The head's vocabulary is cut over the ranks, as TensorRT-LLM does, and its logits are gathered.
+    The head's vocabulary is cut over the ranks, as in the trace, and its logits are gathered, as TensorRT-LLM does; the
+    pipeline's own engine exchanges one candidate a sequence instead.
     Raises ConfigError where tp_size does not divide the model.
     """
     item, communicate = BYTES[dtype], communicate and tp_size > 1
@@ -46,12 +47,7 @@ def prefill(
         if isinstance(step, Kernel):
             if step.serves is not None and not communicate:
                 continue
-            flops, elements = step.flops, step.elements
-            if step.category == "lm_head":
-                rows, d = batch_size, model.n_embd
-                columns = model.vocab_size / tp_size
-                flops, elements = 2.0 * rows * d * columns, rows * d + d * columns + rows * columns
-            seconds = hardware.kernel_seconds(flops, item * elements, step.category == "attention")
+            seconds = hardware.kernel_seconds(step.flops, item * step.elements, step.category == "attention")
             tasks.append(Task(step.name, step.category, "compute", seconds, tuple(awaited), step.layer))
             awaited, last_kernel = [], (len(tasks) - 1,)
         elif communicate and isinstance(step, Start):

@@ -87,6 +87,10 @@ class SpanCommunicator:
         with self.recorder.span("all_reduce", "start"):
             return _SpanHandle(self.timed.start(x), self.recorder)
 
+    def gather(self, x: Tensor) -> Tensor:  # (...) -> (N, ...)
+        with self.recorder.span("all_reduce", "gather"):
+            return self.timed.gather(x)
+
 
 @dataclass(frozen=True)
 class _SpanHandle:
@@ -118,9 +122,9 @@ def watched(model: Transformer, recorder: SpanRecorder, communicator: SpanCommun
         removers += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
     plain = model.logits
 
-    def logits(hidden: Tensor) -> Tensor:
+    def logits(hidden: Tensor, tokens: range | None = None) -> Tensor:
         with recorder.span("lm_head", "lm_head"):
-            return plain(hidden)
+            return plain(hidden, tokens)
 
     model.logits = logits  # type: ignore[method-assign]  # an instance attribute for the length of the block
     try:

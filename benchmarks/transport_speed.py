@@ -53,7 +53,7 @@ def rank_main(rank: int, store: str, interface: str, rounds: int, elements: int)
     os.environ["GLOO_SOCKET_IFNAME"] = interface
     dist.init_process_group("gloo", store=FileStore(store, 2), rank=rank, world_size=2)
     ways: dict[str, Communicator] = {
-        "socket": SocketExchange(interface),
+        "socket": SocketExchange.joined(interface),
         "gloo": DistributedCommunicator(),
         "nothing": SkippedCommunicator(2),
     }

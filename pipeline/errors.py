@@ -39,3 +39,7 @@ class RunError(PipelineError):
     """Work that had started failed (a rank died, a loss is not finite)."""
 
     exit_code = 1
+
+
+class TransportError(RunError):
+    """What carries sums between ranks got something else than it awaited, or lost the other side."""

@@ -4,6 +4,12 @@
 thread of this process to be scheduled against the computation; `wait` takes the peer's tensor out of the receive
 buffer and adds it. Each rank sends its tensor once: as many bytes as a ring's two halves, in one step instead of two.
 Where a tensor is larger than the kernel's buffers a helper thread moves it instead, for as long as it lasts.
+A header goes before every payload, in the same call, and is checked: two sides that disagree never add anything up.
+
+Why two ranks only: every rank of N would send its tensor N - 1 times, where a ring sends 2 (N - 1) / N of it: as much
+for two, twice as much for four (3 against 1.5 tensors), four times as much for eight (7 against 1.75). Where links are
+slow enough to matter that is what a sum takes. A ring has to forward what it received while the caller computes, which
+needs a thread: that is gloo, which therefore carries the sums of more than two ranks.
 """
 
 import contextlib
@@ -13,13 +19,19 @@ import select
 import socket
 import struct
 import threading
+import time
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from pipeline.communication.framing import HEADER_BYTES, Header, read_header
+from pipeline.communication.wire import PLAIN, WireFormat
+from pipeline.errors import TransportError
 
 BUFFER_BYTES = 16 << 20  # asked for in each direction; the kernel may grant less
 CONNECT_TIMEOUT_S = 60.0
@@ -30,25 +42,42 @@ SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33  # Linux; beyond net.core.*mem_max for r
 
 @dataclass(eq=False)  # compared by identity: two sums on their way are never the same
 class Exchange:
-    """One tensor on its way out and its counterpart, as bytes, on its way in."""
+    """One payload on its way out and its counterpart on its way in, a header before each."""
 
     communicator: "SocketExchange"
+    wire: WireFormat
     buffer: Tensor
-    incoming: Tensor
-    sent: int = 0
+    outgoing: Tensor  # (payload bytes,) uint8; may share the buffer's memory
+    incoming: Tensor  # (payload bytes,) uint8
+    header: Header
+    sent: int = 0  # header included, as below
     received: int = 0
+    peer_header: bytearray = field(default_factory=lambda: bytearray(HEADER_BYTES))
+    peer: Header | None = None
+
+    def __post_init__(self) -> None:
+        self.packed = self.header.pack()
+        self.total = HEADER_BYTES + self.incoming.numel()
 
     @property
     def is_received(self) -> bool:
-        return self.received == self.incoming.numel()
+        return self.received == self.total
 
     @property
     def is_sent(self) -> bool:
-        return self.sent == self.incoming.numel()
+        return self.sent == self.total
+
+    @property
+    def started_s(self) -> float:
+        """When both ranks had started it, seconds of the machine's monotonic clock; ranks share a machine."""
+        theirs = self.peer.started_ns if self.peer is not None else 0
+        return max(self.header.started_ns, theirs) / 1e9
 
     def wait(self) -> Tensor:
+        """The sum, in the caller's own tensor; raises TransportError where the two sides do not exchange the same."""
         self.communicator.finish(self)
-        self.buffer.add_(self.incoming.view(self.buffer.dtype).view_as(self.buffer))
+        payloads = [self.outgoing, self.incoming]
+        self.wire.add_up(payloads if self.communicator.rank == 0 else payloads[::-1], self.buffer)
         self.communicator.give_back(self.incoming)
         return self.buffer
 
@@ -58,10 +87,9 @@ class SocketExchange:
 
     world_size = 2
 
-    def __init__(self, interface: str = "lo", buffer_bytes: int = BUFFER_BYTES) -> None:
-        """Connect the two ranks of the default process group; raises OSError where they cannot meet."""
-        self.rank = dist.get_rank()
-        self.socket = _connect(self.rank, interface, buffer_bytes)
+    def __init__(self, rank: int, connection: socket.socket) -> None:
+        """`connection` leads to the other of ranks 0 and 1."""
+        self.rank, self.socket = rank, connection
         self.socket.setblocking(False)
         self.kernel_bytes = min(
             self.socket.getsockopt(socket.SOL_SOCKET, option) // 2 for option in (socket.SO_SNDBUF, socket.SO_RCVBUF)
@@ -71,35 +99,49 @@ class SocketExchange:
         self._spare: dict[int, list[Tensor]] = {}  # buffers of sums that are over, by size
         self._lock = threading.Lock()
         self._helper: threading.Thread | None = None
+        self._sequence = 0
+        self._broken: TransportError | None = None  # after which nothing is exchanged any more
 
-    def start(self, x: Tensor) -> Exchange:
+    @classmethod
+    def joined(cls, interface: str = "lo", buffer_bytes: int = BUFFER_BYTES) -> "SocketExchange":
+        """Connect the two ranks of the default process group; raises OSError where they cannot meet."""
+        rank = dist.get_rank()
+        return cls(rank, _connect(rank, interface, buffer_bytes))
+
+    def start(self, x: Tensor, wire: WireFormat = PLAIN) -> Exchange:
+        """Begin the sum; raises TransportError once the two sides have disagreed."""
         buffer = x.contiguous()
-        size = buffer.numel() * buffer.element_size()
+        outgoing = wire.encode(buffer)
+        size = outgoing.numel()
         pool = self._spare.setdefault(size, [])
-        exchange = Exchange(self, buffer, pool.pop() if pool else torch.empty(size, dtype=torch.uint8))
+        incoming = pool.pop() if pool else torch.empty(size, dtype=torch.uint8)
+        header = Header(self._sequence, buffer.dtype, wire.code, size, time.monotonic_ns())
+        exchange = Exchange(self, wire, buffer, outgoing, incoming, header)
+        self._sequence += 1
         with self._lock:
             self._outbox.append(exchange)
             self._inbox.append(exchange)
-            self._send()
-        if size > self.kernel_bytes and (self._helper is None or not self._helper.is_alive()):
+            self._checked(self._send)
+        if exchange.total > self.kernel_bytes and (self._helper is None or not self._helper.is_alive()):
             self._helper = threading.Thread(target=self._help, daemon=True)
             self._helper.start()
         return exchange
 
     def gather(self, x: Tensor) -> Tensor:  # (...) -> (2, ...)
+        """Both ranks' `x`, bit for bit; waits for it."""
         exchange = self.start(x)
         self.finish(exchange)
-        other = exchange.incoming.view(x.dtype).view_as(x)
-        both = torch.stack([exchange.buffer, other] if self.rank == 0 else [other, exchange.buffer])
+        theirs = exchange.incoming.view(x.dtype).view_as(x)
+        gathered = torch.stack((exchange.buffer, theirs) if self.rank == 0 else (theirs, exchange.buffer))
         self.give_back(exchange.incoming)
-        return both
+        return gathered
 
     def finish(self, exchange: Exchange) -> None:
         """Move bytes until `exchange` has been received, and sent: its own buffer must not change before."""
         while True:
             with self._lock:
-                moved = self._receive() or self._send()
                 done = exchange.is_received and exchange.is_sent
+                moved = not done and self._move()
                 readers, writers = self._interests()
             if done:
                 return
@@ -112,12 +154,15 @@ class SocketExchange:
         self._spare[incoming.numel()].append(incoming)
 
     def _help(self) -> None:
-        """Move bytes both ways until nothing is on its way."""
+        """Move bytes both ways until nothing is on its way; whoever waits raises what went wrong."""
         while True:
             with self._lock:
-                if not self._inbox and not self._outbox:
+                if self._broken is not None or (not self._inbox and not self._outbox):
                     return
-                moved = self._receive() or self._send()
+                try:
+                    moved = self._move()
+                except TransportError:
+                    return
                 readers, writers = self._interests()
             if not moved:
                 select.select(readers, writers, [], HELPER_POLL_S)
@@ -126,13 +171,44 @@ class SocketExchange:
         """What to wait for: only what this side has begun, for the peer may be ahead."""
         return [self.socket] if self._inbox else [], [self.socket] if self._outbox else []
 
+    def _move(self) -> bool:
+        """Receive, else send; whether anything moved."""
+        return self._checked(self._receive) or self._checked(self._send)
+
+    def _checked(self, step: Callable[[], bool]) -> bool:
+        """`step`, whose first failure is every later one's; the other side learns of it by the connection's end."""
+        if self._broken is not None:
+            raise self._broken
+        try:
+            return step()
+        except OSError as error:
+            self._broken = self._lost(str(error))
+        except TransportError as error:
+            self._broken = error
+        with contextlib.suppress(OSError):  # what this side has sent still arrives, so that both can name both
+            self.socket.shutdown(socket.SHUT_WR)
+        raise self._broken
+
+    def _lost(self, how: str) -> TransportError:
+        if not self._inbox:
+            return TransportError(f"rank {self.rank} lost rank {1 - self.rank} while it sent: {how}")
+        oldest = self._inbox[0]
+        return TransportError(
+            f"rank {self.rank} awaits {oldest.header}; it has sent {oldest.sent} and got {oldest.received} of "
+            f"{oldest.total} bytes (header included) and lost rank {1 - self.rank}: {how}"
+        )
+
     def _send(self) -> bool:
-        """Give the kernel what it takes now; whether anything went."""
+        """Give the kernel what it takes now, header and payload in one call; whether anything went."""
         moved = False
         while self._outbox:
             oldest = self._outbox[0]
+            payload = _bytes_of(oldest.outgoing)[max(0, oldest.sent - HEADER_BYTES) :]
             try:
-                oldest.sent += self.socket.send(_bytes_of(oldest.buffer.view(-1).view(torch.uint8))[oldest.sent :])
+                if oldest.sent < HEADER_BYTES:
+                    oldest.sent += self.socket.sendmsg([oldest.packed[oldest.sent :], payload])
+                else:
+                    oldest.sent += self.socket.send(payload)
             except BlockingIOError:
                 return moved
             moved = True
@@ -141,17 +217,24 @@ class SocketExchange:
         return moved
 
     def _receive(self) -> bool:
-        """Take what the kernel has for the oldest exchange; whether anything came."""
+        """Take what the kernel has for the oldest exchange, whose header is checked first; whether anything came."""
         if not self._inbox:
             return False
         oldest = self._inbox[0]
+        payload = _bytes_of(oldest.incoming)[max(0, oldest.received - HEADER_BYTES) :]
         try:
-            count = self.socket.recv_into(_bytes_of(oldest.incoming)[oldest.received :])
+            if oldest.received < HEADER_BYTES:
+                count = self.socket.recvmsg_into([memoryview(oldest.peer_header)[oldest.received :], payload])[0]
+            else:
+                count = self.socket.recv_into(payload)
         except BlockingIOError:
             return False
         if count == 0:
-            raise ConnectionError("the other rank closed its connection")
+            raise self._lost("it closed the connection")
         oldest.received += count
+        if oldest.peer is None and oldest.received >= HEADER_BYTES:
+            names = (f"rank {self.rank}", f"rank {1 - self.rank}")
+            oldest.peer = read_header(bytes(oldest.peer_header), oldest.header, *names)
         if oldest.is_received:
             self._inbox.popleft()
         return True

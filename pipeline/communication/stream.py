@@ -88,7 +88,7 @@ def nccl_communicator(device: torch.device, priority: int = 0) -> StreamCommunic
         dist.all_reduce(buffer)
 
     def collect(gathered: Tensor, x: Tensor) -> None:
-        dist.all_gather_into_tensor(gathered.flatten(0, 1), x)
+        dist.all_gather_into_tensor(gathered.view(-1), x.view(-1))
 
     return StreamCommunicator(dist.get_world_size(), reduce, collect, device, priority)
 

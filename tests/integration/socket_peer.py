@@ -13,7 +13,7 @@ SIZES = (1, 7, 1000, 300_000)
 
 def main(rank: int, store: str, buffer_bytes: int) -> None:
     dist.init_process_group("gloo", store=FileStore(store, 2), rank=rank, world_size=2)
-    link = SocketExchange("lo", buffer_bytes)
+    link = SocketExchange.joined("lo", buffer_bytes)
     mine, theirs = (torch.Generator().manual_seed(seed) for seed in (rank, 1 - rank))
     for turn in range(12):
         shapes = ((1, SIZES[turn % len(SIZES)]), (3, 5))

@@ -4,14 +4,17 @@ The loop is closed: a client sends a prompt, gets its tokens, and sends the next
 depends on counts alone, never on a clock or a token, so that all ranks take the same steps.
 """
 
+import functools
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from pipeline.benchmark.protocol import Agree
 from pipeline.engines.torch import TorchEngine
 from pipeline.models.slots import SlotCache
 
@@ -83,6 +86,33 @@ def waited(steps: Sequence[Step], milliseconds: Sequence[float], concurrency: in
         )
         for request in sorted(first)
     ]
+
+
+def serve(
+    engine: TorchEngine,
+    prompts: Tensor,  # (requests, T)
+    new_tokens: Sequence[int],
+    concurrency: int,
+    timed: Callable[[Callable[[], None]], float],
+    slowest: Agree,
+) -> dict[str, Any]:
+    """One closed loop: what each request waited, its tokens, and the seconds of it all.
+
+    `timed(work)` gives the milliseconds of a step on this rank, `slowest` the maximum over ranks of each.
+    """
+    server = Server(engine, prompts, concurrency, prompts.shape[1] + max(new_tokens) + 1)
+    server.warm_up()
+    steps = schedule(new_tokens, concurrency)
+    milliseconds = slowest([timed(functools.partial(server.take, step)) for step in steps])
+    engine.drop_cache()
+    found = waited(steps, milliseconds, concurrency)
+    return {
+        "ttft_ms": [one.ttft_ms for one in found],
+        "ms_per_token": [one.ms_per_token for one in found],
+        "new_tokens": list(new_tokens),
+        "seconds": sum(milliseconds) / 1e3,
+        "tokens": server.tokens,
+    }
 
 
 class Server:

@@ -52,14 +52,16 @@ def plan(work: "list[Work]") -> str:
 
 def run(work: "Work", log: "StageRun") -> None:
     from pipeline import files
+    from pipeline.benchmark.kept import Kept
 
     benchmark, grid = work.config.benchmark, _grid(work.config)
     files.check_writable(work.result.parent, hint="paths.results")
     one_rank = benchmark.protocol == "one_rank" and benchmark.engine == "torch"
     found = (_one_rank if one_rank else _ranks)(work, grid)
     result = work.write(found)
+    Kept(work.result, work.key).remove()
     log.log_artifact(result)
-    log.log_metrics({f"{one.architecture}_geomean_speedup": one.geomean_speedup for one in found.headline.all})
+    log.log_metrics({one.metric: one.geomean_speedup for one in found.headline.all})
     _print(found)
     print(f"wrote {result}")
 
@@ -73,8 +75,9 @@ def _grid(config: "Config") -> "Grid":
 
 def _ranks(work: "Work", grid: "Grid") -> "TtftResult":
     from pipeline import files
-    from pipeline.benchmark import ttft
+    from pipeline.benchmark import launches, ttft
     from pipeline.benchmark.built import grid as engine_grid
+    from pipeline.benchmark.kept import Kept
     from pipeline.benchmark.result import ranks_result
 
     config, benchmark, scale = work.config, work.config.benchmark, work.config.scale.name
@@ -83,7 +86,8 @@ def _ranks(work: "Work", grid: "Grid") -> "TtftResult":
         return engine_grid.measure_engines(benchmark, config.engine, grid, engines, scale, _say)
     ttft.check(benchmark, config.link, config.cluster, grid)
     folders = {files.plain_name(folder.name): folder for folder in work.paths("timed")}
-    measured, decoded = ttft.measure_grid(benchmark, config.link, config.cluster, grid, folders, _say)
+    kept = Kept(work.result, work.key)
+    measured, decoded = launches.measure_grid(benchmark, config.link, config.cluster, grid, folders, _say, kept)
     return ranks_result(measured, decoded, benchmark, scale, work.result.parent / "traces" / work.result.stem)
 
 
@@ -100,10 +104,10 @@ def _one_rank(work: "Work", grid: "Grid") -> "TtftResult":
 
 
 def _print(found: "TtftResult") -> None:
-    from pipeline.benchmark.text import breakdown_table, decode_table, headline_text, ttft_table
+    from pipeline.benchmark.text import breakdown_table, decode_table, headline_text, ttft_table, verdicts_text
 
     parts = [ttft_table(found.rows), breakdown_table(found.breakdown), decode_table(found.decode_rows)]
-    for text in [*parts, headline_text(found.headline)]:
+    for text in [*parts, headline_text(found.headline), verdicts_text(found.verdicts)]:
         if text:
             print("\n" + text)
 

@@ -15,7 +15,7 @@ from pipeline.benchmark.progress import Progress, Say
 from pipeline.benchmark.protocol import Rules
 from pipeline.benchmark.ranks.bench import Bench
 from pipeline.benchmark.ranks.spec import Mode, Variant
-from pipeline.benchmark.ttft import SEED, Measured, resources, rules_of, shares_weights
+from pipeline.benchmark.ttft import SEED, Measured, joined, resources, rules_of, shares_weights
 from pipeline.communication import Communicator, SkippedCommunicator
 from pipeline.communication.modelled import ModelledCommunicator
 from pipeline.communication.stream import modelled_communicator
@@ -48,6 +48,7 @@ def measure(
 ) -> list[Measured]:
     """The whole grid; all architectures and both treatments of the collectives alternate."""
     measured: list[Measured] = []
+    rules = replace(rules_of(benchmark), diagnostics_every=1)  # compute alone is a row here
     progress = Progress(say, sum(len(sizes) for sizes in grid.values()) * len(cells(benchmark)))
     for tp_size, sizes in grid.items():
         for models in sizes:
@@ -59,7 +60,7 @@ def measure(
             bench = Bench(Placement(0, tp_size), device, benchmark.dtype, SEED, benchmark.cuda_graph, modes)
             bench.build(models.by_architecture, {}, shared)
             for cell in cells(benchmark):
-                result = _measure(bench, cell, rules_of(benchmark))
+                result = _measure(bench, cell, rules)
                 measured.append(Measured(models, cell, f"modelled {link}", None, shares, result, is_modelled=True))
                 progress.finished(f"{models.size} T={cell.context} B={cell.batch_size}, one rank of {tp_size}")
             bench.engines.clear()  # the memory back before the next size
@@ -85,4 +86,4 @@ def _measure(bench: Bench, cell: Cell, rules: Rules) -> dict[str, Any]:
     variants = [Variant(name, mode) for name in bench.engines for mode in bench.modes]
     rounds = bench.rounds(variants, tokens, lambda values: values, rules)
     details = {name: bench.details(Variant(name, "skipped"), tokens)[0] for name in bench.engines}
-    return asdict(rounds) | {"details": details}
+    return joined([asdict(rounds) | {"details": details}])

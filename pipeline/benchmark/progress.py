@@ -13,12 +13,18 @@ class Progress:
 
     def __init__(self, say: Say, total: int) -> None:
         self.say, self.total = say, total
-        self.done = 0
+        self.done, self.before = 0, 0
         self.begun = time.monotonic()
+
+    def skipped(self, cells: int, why: str) -> None:
+        """Cells that were done before, and took no time now."""
+        self.done += cells
+        self.before += cells
+        self.say(f"{self.done:>{len(str(self.total))}}/{self.total}  {why}")
 
     def finished(self, cell: str) -> None:
         self.done += 1
-        left_s = (time.monotonic() - self.begun) / self.done * (self.total - self.done)
+        left_s = (time.monotonic() - self.begun) / (self.done - self.before) * (self.total - self.done)
         count = f"{self.done:>{len(str(self.total))}}/{self.total}"
         eta = f"  ETA {tqdm.format_interval(left_s)}" if self.done < self.total else ""
         self.say(f"{count}  {cell}{eta}")

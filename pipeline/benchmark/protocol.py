@@ -4,7 +4,7 @@ One round times every variant once; a sample is the maximum over ranks, in milli
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +29,7 @@ class Rules:
     repeats_max: int
     interval_width: float
     time_limit_s: float
+    diagnostics_every: int = 1
 
 
 def is_settled(samples: Sequence[float], tolerance: float) -> bool:
@@ -81,29 +82,34 @@ class Rounds:
     stopped_by: StoppedBy
 
 
-def run_rounds(names: Sequence[str], timed: TimeOne, agree: Agree, rules: Rules) -> Rounds:
+def run_rounds(
+    names: Sequence[str], timed: TimeOne, agree: Agree, rules: Rules, diagnostics: Collection[str] = ()
+) -> Rounds:
     """Warm up, then time every variant once a round in rotated order until the rules say enough.
 
     `timed(name)` gives (host, device) milliseconds of one forward; `agree(values)` the maximum over ranks of each,
-    so that all ranks decide alike.
+    so that all ranks decide alike. Of the variants in `diagnostics`, which no rule waits for, only every
+    `diagnostics_every`-th round has a sample: the first of the warm-up and the first counted among them.
     """
-    warmup: list[list[float]] = [[] for _ in names]
-    kept: list[list[float]] = [[] for _ in names]
-    device: list[list[float]] = [[] for _ in names]
+    always = [name for name in names if name not in diagnostics]
+    warmup: dict[str, list[float]] = {name: [] for name in names}
+    kept: dict[str, list[float]] = {name: [] for name in names}
+    device: dict[str, list[float]] = {name: [] for name in names}
     begun, elapsed, warm, turn = time.monotonic(), 0.0, False, 0
     end: StoppedBy | None = None
     while end is None:
+        series = kept if warm else warmup
+        now = names if len(series[always[0]]) % rules.diagnostics_every == 0 else always
         turn += 1
-        local = {name: timed(name) for name in rotated(names, turn)}
-        values = [part for name in names for part in local[name]]
-        *shared, elapsed = agree([*values, time.monotonic() - begun])
-        for index, series in enumerate(kept if warm else warmup):
-            series.append(shared[2 * index])
+        local = {name: timed(name) for name in rotated(now, turn)}
+        *shared, elapsed = agree([*(part for name in now for part in local[name]), time.monotonic() - begun])
+        for index, name in enumerate(now):
+            series[name].append(shared[2 * index])
             if warm:
-                device[index].append(shared[2 * index + 1])
+                device[name].append(shared[2 * index + 1])
         if warm:
-            end = stopped_by(kept, elapsed, rules)
+            end = stopped_by([kept[name] for name in always], elapsed, rules)
         else:
-            warm = warmup_is_over(warmup, rules) or elapsed > WARMUP_SHARE * rules.time_limit_s
-    samples_ms, device_ms = dict(zip(names, kept, strict=True)), dict(zip(names, device, strict=True))
-    return Rounds(samples_ms, device_ms, len(warmup[0]), elapsed, end)
+            settled = warmup_is_over([warmup[name] for name in always], rules)
+            warm = settled or elapsed > WARMUP_SHARE * rules.time_limit_s
+    return Rounds(kept, device, len(warmup[always[0]]), elapsed, end)

@@ -5,13 +5,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pipeline.benchmark.idle import OTHERS_LIMIT, STEAL_LIMIT
 from pipeline.benchmark.rows import breakdown_rows, decode_rows, ttft_rows
 from pipeline.benchmark.trace import timeline, write_traces
 from pipeline.benchmark.ttft import Decoded, Measured, rules_of
 from pipeline.config.benchmark import BenchmarkConfig
-from pipeline.results.headline import headline
-from pipeline.results.statistics import LEAST_ROUNDS
-from pipeline.results.ttft import Protocol, TtftResult, TtftRow
+from pipeline.results.headline import Named, headline
+from pipeline.results.statistics import LEAST_LAUNCHES, LEAST_ROUNDS
+from pipeline.results.ttft import IntervalOver, Protocol, TtftResult, TtftRow
+from pipeline.results.verdicts import verdicts
 
 VERIFIED = {
     "cpu": "ranks on CPU (gloo or socket): tensor-parallel logits are tested against one process to 1e-5",
@@ -22,10 +24,17 @@ VERIFIED_ONE_RANK = {
     "cuda": "one GPU: this path is written but was not run when the project was made",
 }
 TIME = "prefill of B×T tokens to the sampled first token; ranks released by a barrier; maximum over ranks"
-INTERVAL = {
-    False: "95% bootstrap interval of the median over the rounds of one launch: how launches differ is not in it",
-    True: "95% bootstrap interval of the median: launches resampled, then rounds within them",
-}  # by whether a row has several launches
+INTERVALS: dict[IntervalOver | None, str] = {
+    "launches": "95% interval over launches: Student's t of the logarithms of their medians (of their ratios: paired)",
+    "rounds": "95% interval of the median over the rounds of one launch: how launches differ is not in it; none below "
+    f"{LEAST_ROUNDS} rounds",
+    None: f"none: {LEAST_LAUNCHES} launches, or {LEAST_ROUNDS} rounds of a single one, would be needed",
+}
+ORDER = "every variant once a round, rotated; the whole grid once a launch, in an order of its own"
+BUSY = (
+    f"a row is busy where other processes took more than {OTHERS_LIMIT:.0%} of the cores that ranks use, or the host "
+    f"more than {STEAL_LIMIT:.0%} of all CPU time, in any launch"
+)
 TIME_ONE_RANK = "one rank's prefill to the sampled first token; no other rank runs"
 
 
@@ -33,7 +42,9 @@ def make_result(
     benchmark: BenchmarkConfig, scale: str, rows: Sequence[TtftRow], verified: str, time: str = TIME, **more: Any
 ) -> TtftResult:
     """Rows with their headline and protocol; `more` are further fields."""
+    named = Named(benchmark.headline_links, benchmark.headline_contexts)
     launches = max((len(row.samples_ms) for row in rows), default=1)
+    over_what = dict.fromkeys(row.interval_over for row in rows)
     return TtftResult(
         benchmark=benchmark.name,
         scale=scale,
@@ -41,12 +52,14 @@ def make_result(
         protocol=Protocol(
             **asdict(rules_of(benchmark)),
             time=time,
-            order="every variant once a round, rotated",
+            order=ORDER,
             launches=launches,
-            interval=f"{INTERVAL[launches > 1]}; none below {LEAST_ROUNDS} rounds",
+            interval="; ".join(INTERVALS[over] for over in over_what),
+            busy=BUSY,
         ),
         rows=list(rows),
-        headline=headline(rows),
+        headline=headline(rows, named),
+        verdicts=verdicts(rows, named),
         **more,
     )
 

@@ -7,13 +7,23 @@ from typing import Any
 import numpy as np
 
 from pipeline.benchmark.ranks.spec import Mode
-from pipeline.benchmark.ttft import Decoded, Measured, Resources
+from pipeline.benchmark.ttft import Decoded, Measured, Served
 from pipeline.communication.transport import transport_name
 from pipeline.config.benchmark import BenchmarkConfig
 from pipeline.models import Placement, count
 from pipeline.results.kinds import Kind
-from pipeline.results.statistics import Compared, median, speedup_interval, summarise
-from pipeline.results.ttft import BASELINE, BOUND, NO_LINK, BreakdownRow, DecodeRow, Launches, Parts, RunRow, TtftRow
+from pipeline.results.statistics import Compared, median, speedup_interval, summarise, summarise_steps
+from pipeline.results.ttft import (
+    BASELINE,
+    BOUND,
+    NO_LINK,
+    BreakdownRow,
+    DecodeRow,
+    Launches,
+    Parts,
+    RunRow,
+    TtftRow,
+)
 
 
 @dataclass(frozen=True)
@@ -39,12 +49,16 @@ def ttft_row(about: RunRow, series: Series, facts: Mapping[str, Any]) -> TtftRow
     low, high = None, None
     if series.baseline is not None and series.paired:
         low, high = speedup_interval(Compared(series.baseline, series.own))
+    flops, rate, seconds = facts.get("flops"), facts.get("matrix_flops_per_s"), own.median / 1e3
     return TtftRow(
         **dict(about),
         ttft_ms_median=own.median,
+        ttft_ms_p90=own.p90,
         ttft_ms_p95=own.p95,
+        ttft_ms_p99=own.p99,
         ttft_ms_low=own.low,
         ttft_ms_high=own.high,
+        interval_over=own.over,
         ttft_ms_min=own.minimum,
         speedup=None if baseline is None else baseline / own.median - 1,
         speedup_low=low,
@@ -56,6 +70,8 @@ def ttft_row(about: RunRow, series: Series, facts: Mapping[str, Any]) -> TtftRow
         blocking_ms=blocking,
         own_hideable_ms=own_hideable,
         own_share_hidden=_share(_difference(blocking, own.median), own_hideable),
+        prompt_tokens_per_s=about.batch_size * about.context / seconds,
+        model_flops_utilisation=flops / seconds / rate if flops and rate else None,
         repeats=own.repeats,
         paired=series.paired,
         samples_ms=series.own,
@@ -84,13 +100,20 @@ def ttft_rows(measured: Measured, benchmark: BenchmarkConfig) -> list[TtftRow]:
 
 def _row(measured: Measured, benchmark: BenchmarkConfig, name: str, mode: Mode) -> TtftRow:
     """`mode` is what became of the collectives, in this row and in the baseline that it is held against."""
-    about = _about(measured, benchmark, name, mode)
-    samples = {key: [rounds] for key, rounds in measured.result["samples_ms"].items()}
+    about = about_row(measured, benchmark, name, mode, is_captured=True)
+    samples = measured.result["samples_ms"]
     is_bound = name == BOUND
+    communicates = mode != "skipped" and not is_bound
     architecture = BASELINE if is_bound else name
     key = f"{architecture}/{'skipped' if is_bound else mode}"
     details = measured.result["details"][architecture]
     device_ms = measured.result["device_ms"].get(key) if about.device == "cuda" else None
+    models, cell = measured.models, measured.cell
+    placement = Placement(0, models.tp_size)
+
+    def flops_of(one: str) -> int:
+        return count.prefill_flops(models.by_architecture[one], cell.batch_size, cell.context, placement)
+
     series = Series(
         own=samples[key],
         baseline=samples[f"{BASELINE}/{mode}"],
@@ -98,9 +121,14 @@ def _row(measured: Measured, benchmark: BenchmarkConfig, name: str, mode: Mode) 
         compute=samples[f"{architecture}/skipped"],
         blocking=None if is_bound or mode == "skipped" else samples.get(f"{architecture}/blocking"),
     )
-    communicates = mode != "skipped" and not is_bound
     facts = {
-        "device_ms_median": median([device_ms]) if device_ms else None,
+        "device_ms_median": median(device_ms) if device_ms else None,
+        "flops": flops_of(architecture),
+        "flops_ratio": flops_of(architecture) / flops_of(BASELINE),
+        "parameters": count.parameters(models.by_architecture[architecture], placement),
+        "layer_parameters": count.matrix_parameters(models.by_architecture[architecture], placement),
+        "matrix_flops_per_s": measured.matrix_flops_per_s,
+        "energy_joules": measured.energy_joules.get(architecture) if communicates else None,
         "warmup_rounds": measured.result["warmup_rounds"],
         "stopped_by": measured.result.get("stopped_by"),
         "collectives": details["collectives"] if communicates else 0,
@@ -111,12 +139,20 @@ def _row(measured: Measured, benchmark: BenchmarkConfig, name: str, mode: Mode) 
     return ttft_row(about, series, facts)
 
 
-def _about(measured: Measured | Decoded, benchmark: BenchmarkConfig, name: str, mode: Mode = "overlapped") -> RunRow:
+def about_row(
+    measured: Measured | Decoded | Served,
+    benchmark: BenchmarkConfig,
+    name: str,
+    mode: Mode = "overlapped",
+    is_captured: bool = False,
+) -> RunRow:
+    """`is_captured`: as a CUDA graph, where the device is a GPU and the benchmark asks for one."""
     models, shares = measured.models, measured.resources
     model = models.by_architecture[BASELINE if name == BOUND else name]
     is_modelled = isinstance(measured, Measured) and measured.is_modelled
     kind, link, transport = _communication(measured, benchmark, mode)
-    remarks = comparability(models, name, shares)
+    usage = measured.usage
+    remarks = comparability(measured, name)
     return RunRow(
         kind=kind,
         architecture=name,
@@ -129,7 +165,7 @@ def _about(measured: Measured | Decoded, benchmark: BenchmarkConfig, name: str, 
         link=link,
         link_measured_bits_per_s=measured.link_bits_per_s if isinstance(measured, Measured) else None,
         engine="torch",
-        mode="cuda graph" if shares.device == "cuda" and benchmark.cuda_graph else "eager",
+        mode="cuda graph" if is_captured and shares.device == "cuda" and benchmark.cuda_graph else "eager",
         device=shares.device,
         dtype=benchmark.dtype,
         transport=transport,
@@ -139,11 +175,14 @@ def _about(measured: Measured | Decoded, benchmark: BenchmarkConfig, name: str, 
         oversubscribed=shares.oversubscribed,
         weights="random" if is_modelled else benchmark.weights,
         shared_weights=shares.shared_weights,
+        others_cpu_share=usage.others,
+        steal_share=usage.steal,
+        busy=usage.is_busy(shares.used_cores, shares.cores_here),
         comparability=f"one rank's share; {remarks}" if is_modelled else remarks,
     )
 
 
-def _communication(measured: Measured | Decoded, benchmark: BenchmarkConfig, mode: Mode) -> tuple[Kind, str, str]:
+def _communication(measured: Measured | Decoded | Served, benchmark: BenchmarkConfig, mode: Mode) -> tuple[Kind, str, str]:
     """Kind, link and transport of rows whose collectives were so treated."""
     if mode == "skipped":
         return "measured", NO_LINK, NO_LINK
@@ -153,45 +192,57 @@ def _communication(measured: Measured | Decoded, benchmark: BenchmarkConfig, mod
     return "measured", measured.link, transport_name(benchmark.transport, device, models.tp_size)
 
 
-def comparability(models: Any, name: str, shares: Resources) -> str:
+def comparability(measured: Measured | Decoded | Served, name: str) -> str:
     """In words: what a reader must know before holding this row against the baseline's."""
+    models, cell, shares = measured.models, measured.cell, measured.resources
     notes = []
     if name == BOUND:
         notes.append(f"a bound, wrong output: the {BASELINE} model with its collectives left out")
-    else:
+    elif name != BASELINE:
         placement = Placement(0, models.tp_size)
-        ours = count.matrix_parameters(models.by_architecture[name], placement)
-        theirs = count.matrix_parameters(models.by_architecture[BASELINE], placement)
-        same = f"same layer parameters as {BASELINE}"
-        notes.append(same if ours == theirs else f"{ours / theirs - 1:+.1%} layer parameters a rank")
+        ours, theirs = models.by_architecture[name], models.by_architecture[BASELINE]
+        counts = {
+            "FLOPs": [count.prefill_flops(one, cell.batch_size, cell.context, placement) for one in (ours, theirs)],
+            "parameters": [count.parameters(one, placement) for one in (ours, theirs)],
+            "layer parameters": [count.matrix_parameters(one, placement) for one in (ours, theirs)],
+        }
+        odd = {what: own / other - 1 for what, (own, other) in counts.items() if own != other}
+        same = [what for what in counts if what not in odd]
+        told = [f"{more:+.1%} {what}" for what, more in odd.items()] + [f"the same {what}" for what in same]
+        notes.append(f"against {BASELINE}, a rank has {', '.join(told)}")
     if shares.oversubscribed:
         notes.append("ranks exceed cores: ranks take turns, so times show order, not overlap")
-    return "; ".join(notes)
+    if measured.usage.is_busy(shares.used_cores, shares.cores_here):
+        notes.append("the machine was busy: other processes or its host took CPU time while it was timed")
+    return "; ".join(notes) or f"the {BASELINE} model, which others are held against"
 
 
 def decode_rows(decoded: Decoded, benchmark: BenchmarkConfig) -> list[DecodeRow]:
-    """Time per output token of every architecture: the median over all steps and rounds, and by step."""
-    by_step = {name: np.median(np.asarray(rounds), axis=0).tolist() for name, rounds in decoded.rounds.items()}
+    """Time per output token of every architecture: over all steps, rounds and launches, and by step."""
     rows = []
-    for name, rounds in decoded.rounds.items():
-        steps = summarise([by_step[name]])
-        everything = [step for one in rounds for step in one]
+    for name, launches in decoded.rounds.items():
+        steps = np.asarray([one for rounds in launches for one in rounds])  # (launches · rounds, steps)
+        own = summarise_steps(launches)
         rows.append(
             DecodeRow(
-                **dict(_about(decoded, benchmark, name)),
+                **dict(about_row(decoded, benchmark, name)),
                 new_tokens=benchmark.decode_tokens,
-                ms_per_token_median=float(np.median(everything)),
-                ms_per_token_p95=float(np.percentile(everything, 95)),
-                ms_per_token_low=steps.low,
-                ms_per_token_high=steps.high,
-                ms_by_step=by_step[name],
-                tokens_per_s=decoded.cell.batch_size * 1e3 / float(np.mean(everything)),
-                speedup=median([by_step[BASELINE]]) / steps.median - 1,
-                repeats=len(rounds),
-                samples_ms=[rounds],
+                ms_per_token_median=own.median,
+                ms_per_token_p90=own.p90,
+                ms_per_token_p95=own.p95,
+                ms_per_token_p99=own.p99,
+                ms_per_token_low=own.low,
+                ms_per_token_high=own.high,
+                interval_over=own.over,
+                ms_by_step=np.median(steps, axis=0).tolist(),
+                tokens_per_s=decoded.cell.batch_size * 1e3 / float(steps.mean()),
+                speedup=0.0,
+                repeats=own.repeats,
+                samples_ms=launches,
             )
         )
-    return rows
+    baseline = next(row for row in rows if row.architecture == BASELINE).ms_per_token_median
+    return [row.model_copy(update={"speedup": baseline / row.ms_per_token_median - 1}) for row in rows]
 
 
 def breakdown_rows(measured: Measured, benchmark: BenchmarkConfig) -> list[BreakdownRow]:
@@ -204,7 +255,7 @@ def breakdown_rows(measured: Measured, benchmark: BenchmarkConfig) -> list[Break
         forwards = by_rank[slowest]
         rows.append(
             BreakdownRow(
-                **dict(_about(measured, benchmark, name)),
+                **dict(about_row(measured, benchmark, name)),
                 rank=slowest,
                 forwards=len(forwards),
                 breakdown_ms=Parts(**{part: float(np.median([one[part] for one in forwards])) for part in forwards[0]}),

@@ -4,15 +4,27 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import TypeVar
 
-from pipeline.results.ttft import BASELINE, PARTS, BreakdownRow, DecodeRow, Headline, RunRow, TtftRow
+from pipeline.results.ttft import (
+    BASELINE,
+    PARTS,
+    BreakdownRow,
+    Cell,
+    CellVerdict,
+    DecodeRow,
+    Headline,
+    HeadlineEntry,
+    RunRow,
+    TtftRow,
+)
+from pipeline.results.verdicts import said
 
 Row = TypeVar("Row", bound=RunRow)
 TTFT_HEAD = (
-    *("architecture", "TTFT ms", "95% interval", "p95", "speedup"),
-    *("compute", "exposed", "hidden", "own hidden", "MB", "calls"),
+    *("architecture", "TTFT ms", "95% interval", "p95", "p99", "speedup"),
+    *("compute", "exposed", "hidden", "own hidden", "FLOPs", "MFU", "MB", "calls"),
 )
-DECODE_HEAD = ("architecture", "ms/token", "95% interval", "p95", "tokens/s", "speedup")
-BANDS = (("all", ""), ("exposed_band", f" where {BASELINE}'s communication is 25-40% of its time"))
+DECODE_HEAD = ("architecture", "ms/token", "95% interval", "p95", "p99", "tokens/s", "speedup")
+BANDS = (("all", ""), ("named", " named beforehand"))
 
 
 def ttft_table(rows: Sequence[TtftRow]) -> str:
@@ -21,8 +33,9 @@ def ttft_table(rows: Sequence[TtftRow]) -> str:
     for (cell, kind), group in groupby(rows, key=lambda row: (_cell(row), row.kind)):
         members = list(group)
         lines = [TTFT_HEAD, *(_ttft_line(row) for row in members)]
-        note = " (ranks exceed cores)" if members[0].oversubscribed else ""
-        blocks.append(f"{cell}{note}, {members[0].repeats} rounds, {kind}\n{_columns(lines)}")
+        launches = len(members[0].samples_ms)
+        rounds = f"{members[0].repeats} rounds" + (f" in {launches} launches" if launches > 1 else "")
+        blocks.append(f"{cell}{_notes(members[0])}, {rounds}, {kind}\n{_columns(lines)}")
     return "\n\n".join(blocks)
 
 
@@ -45,28 +58,57 @@ def decode_table(rows: Sequence[DecodeRow]) -> str:
 
 def headline_text(headline: Headline) -> str:
     """A line an entry: geometric mean with its interval, what it covers, and its kind."""
-    lines = []
-    for band, where in BANDS:
-        for entry in getattr(headline, band):
-            low, high = entry.geomean_speedup_low, entry.geomean_speedup_high
-            interval = "" if low is None or high is None else f" ({low:+.1%} to {high:+.1%})"
-            share = entry.median_share_hidden
-            hidden = "" if share is None else f", {share:.0%} of the hideable time hidden (median)"
-            crowded = ", ranks exceed cores" if entry.oversubscribed else ""
-            rows = f"{entry.rows} row{'s' if entry.rows > 1 else ''}"
-            lines.append(
-                f"geometric mean speedup over {rows}{where}: {entry.architecture} {entry.geomean_speedup:+.1%}"
-                f"{interval}{hidden} ({entry.kind}{crowded})"
-            )
-    return "\n".join(lines)
+    return "\n".join(_entry_line(entry, where) for band, where in BANDS for entry in getattr(headline, band))
+
+
+def _entry_line(entry: HeadlineEntry, where: str) -> str:
+    low, high = entry.geomean_speedup_low, entry.geomean_speedup_high
+    interval = "" if low is None or high is None else f" ({low:+.1%} to {high:+.1%})"
+    share = entry.median_share_hidden
+    hidden = "" if share is None else f", {share:.0%} of the hideable time hidden (median)"
+    crowded = ", ranks exceed cores" if entry.oversubscribed else ""
+    rows = f"{entry.rows} row{'s' if entry.rows > 1 else ''}{where}"
+    if entry.exposed_low is not None and entry.exposed_high is not None:
+        rows += f" ({BASELINE} exposes {entry.exposed_low:.0%} to {entry.exposed_high:.0%})"
+    over = "" if entry.against == BASELINE else f" over {entry.against}"
+    return (
+        f"geometric mean speedup over {rows}: {entry.architecture} {entry.geomean_speedup:+.1%}{over}"
+        f"{interval}{hidden} ({entry.kind}{crowded})"
+    )
+
+
+def verdicts_text(verdicts: Sequence[CellVerdict]) -> str:
+    """A line each: which architecture is fastest where, whether that can be told, and where none beats standard."""
+    return "\n".join(f"{_scope(one)}: {said(one)}" for one in verdicts)
+
+
+def _scope(verdict: CellVerdict) -> str:
+    first, number = verdict.cells[0], len(verdict.cells)
+    where = {
+        "all": f"over all {number} cells",
+        "named": f"over the {number} cells named beforehand",
+        "cell": _cell(first),
+    }[verdict.scope]
+    return f"{where} ({verdict.kind}{', ranks exceed cores' if verdict.oversubscribed else ''})"
 
 
 def _blocks(rows: Sequence[Row], about: str, head: tuple[str, ...], line: Callable[[Row], tuple[str, ...]]) -> str:
-    blocks = (f"{cell}, {about}\n{_columns([head, *map(line, own)])}" for cell, own in groupby(rows, key=_cell))
+    blocks = []
+    for cell, own in groupby(rows, key=_cell):
+        members = list(own)
+        blocks.append(f"{cell}{_notes(members[0])}, {about}\n{_columns([head, *map(line, members)])}")
     return "\n\n".join(blocks)
 
 
-def _cell(row: RunRow) -> str:
+def _notes(row: RunRow) -> str:
+    """What makes a whole block doubtful."""
+    notes = ["ranks exceed cores"] * row.oversubscribed
+    if row.busy:
+        notes.append(f"machine busy: others {row.others_cpu_share or 0:.0%}, host {row.steal_share or 0:.0%}")
+    return f" ({'; '.join(notes)})" if notes else ""
+
+
+def _cell(row: Cell) -> str:
     return f"{row.size}, T={row.context}, B={row.batch_size}, TP {row.tp_size}, {row.link}"
 
 
@@ -76,11 +118,14 @@ def _ttft_line(row: TtftRow) -> tuple[str, ...]:
         f"{row.ttft_ms_median:.1f}",
         _ends(row.ttft_ms_low, row.ttft_ms_high, 1),
         f"{row.ttft_ms_p95:.1f}",
+        _number(row.ttft_ms_p99, 1),
         "–" if row.speedup is None else f"{row.speedup:+.1%}",
         _number(row.compute_ms, 1),
         _number(row.exposed_communication_ms, 1),
         _share(row.share_hidden),
         _share(row.own_share_hidden),
+        "–" if row.flops_ratio is None else f"{row.flops_ratio:.3f}×",
+        _share(row.model_flops_utilisation),
         _number(row.collective_bytes, 2, 1e-6),
         str(row.collectives),
     )
@@ -92,6 +137,7 @@ def _decode_line(row: DecodeRow) -> tuple[str, ...]:
         f"{row.ms_per_token_median:.2f}",
         _ends(row.ms_per_token_low, row.ms_per_token_high, 2),
         f"{row.ms_per_token_p95:.2f}",
+        _number(row.ms_per_token_p99, 2),
         f"{row.tokens_per_s:.1f}",
         f"{row.speedup:+.1%}",
     )

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from pipeline.config.group import Group, Name, Once
+from pipeline.config.link import LOOPBACK, bits_per_second
 
 BASELINE = "standard"  # what every speedup is measured against
 ARCHITECTURES = Path(__file__).parents[1] / "models" / "architectures"
@@ -67,6 +68,13 @@ class BenchmarkConfig(Group):
     tp_sizes: Annotated[list[PositiveInt], Once] = Field(description="numbers of ranks", min_length=1)
     batch_sizes: Annotated[list[PositiveInt], Once] = Field(
         default_factory=lambda: [1], description="prompts per forward", min_length=1
+    )
+    headline_links: Annotated[list[str], Once] = Field(
+        default_factory=list,
+        description="links of the cells that the named headline is over, said before anything is measured; empty: all",
+    )
+    headline_contexts: Annotated[list[PositiveInt], Once] = Field(
+        default_factory=list, description="prompt lengths of those cells, some of `contexts`; empty: all"
     )
     no_communication_bound: bool = Field(True, description="also time the standard model without its collectives")
     weights: Literal["trained", "random"] = Field("random", description="weights of the timed models")
@@ -137,9 +145,19 @@ class BenchmarkConfig(Group):
             for label in self.derived
             if label in own
         ]
-        if faults := [*faults, *self._serving_faults()]:
+        if faults := [*faults, *self._headline_faults(), *self._serving_faults()]:
             raise ValueError("\n".join(faults))
         return self
+
+    def _headline_faults(self) -> list[str]:
+        odd_links = [link for link in self.headline_links if link != LOOPBACK and bits_per_second(link) is None]
+        odd_contexts = [context for context in self.headline_contexts if context not in self.contexts]
+        faults = []
+        if odd_links:
+            faults.append(f"headline_links={odd_links}: must be {LOOPBACK} or a rate such as 300mbit or 1gbit")
+        if odd_contexts:
+            faults.append(f"headline_contexts={odd_contexts}: must be among contexts={self.contexts}")
+        return faults
 
     def _serving_faults(self) -> list[str]:
         if not self.concurrencies:

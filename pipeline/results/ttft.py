@@ -12,10 +12,11 @@ from pipeline.results.file import Result, Row, Typed
 
 BOUND = "no_communication"  # the baseline without its collectives: wrong output, right bound
 NO_LINK = "none"  # the link of rows whose communication was left out: compute alone
-EXPOSED_BAND = (0.25, 0.40)  # shares of the baseline's time in exposed communication
+EXACT_RIVAL = "standard_split"  # overlaps, and computes what the baseline computes
 
 Launches = list[list[float]]  # milliseconds: one inner list a launch, one number a round
 IntervalOver = Literal["launches", "rounds"]
+VerdictScope = Literal["all", "named", "cell"]
 StoppedBy = Literal["interval", "repeats_max", "time_limit"]
 Lane = Literal["compute", "communication"]
 Part = Literal["norm", "gemm", "overlapped_gemm", "attention", "elementwise", "lm_head", "all_reduce", "other"]
@@ -146,7 +147,10 @@ class RunRow(CellRow):
 class TtftRow(RunRow, TimedRow):
     """Prompt to first token: the slowest rank's time, over the counted rounds."""
 
-    ttft_ms_median: float = Field(description="median (p50) over all rounds, ms")
+    ttft_ms_median: float = Field(
+        description="median over rounds, ms; of several launches the geometric mean of their medians, to which the "
+        "interval belongs"
+    )
     ttft_ms_p90: float | None = Field(None, description="90th percentile over all rounds, ms")
     ttft_ms_p95: float = Field(description="95th percentile, ms")
     ttft_ms_p99: float | None = Field(
@@ -215,7 +219,9 @@ class DecodeRow(RunRow):
     """Time per output token after the first: the slowest rank's, over steps and rounds."""
 
     new_tokens: int = Field(description="tokens generated a round")
-    ms_per_token_median: float = Field(description="median over steps and rounds, ms")
+    ms_per_token_median: float = Field(
+        description="median over rounds of the median step, ms; of several launches the geometric mean of theirs"
+    )
     ms_per_token_p90: float | None = Field(None, description="90th percentile, ms")
     ms_per_token_p95: float = Field(description="95th percentile, ms")
     ms_per_token_p99: float | None = Field(None, description="99th percentile, ms")
@@ -275,30 +281,69 @@ class BreakdownRow(RunRow):
 
 
 class HeadlineEntry(Row):
-    """One architecture over many cells. Computed once, where the rows are made."""
+    """One architecture over many cells, against the baseline or the exact rival. Computed where the rows are made."""
 
-    architecture: str = Field(description="architecture, or no_communication for the bound")
+    architecture: str = Field(description="label of the architecture, or no_communication for the bound")
+    against: str = Field(
+        BASELINE, description="what its speedup is over: standard, or standard_split, which is exact and overlaps too"
+    )
     geomean_speedup: float = Field(description="geometric mean over the cells of 1 + speedup, minus 1")
     geomean_speedup_low: float | None = Field(
-        description="lower end of its 95% interval, rounds resampled in every cell; null where a cell has too few"
+        description="lower end of its 95% interval; null where a cell has too few launches or rounds, or another number"
     )
     geomean_speedup_high: float | None = Field(description="upper end of its 95% interval")
+    interval_over: IntervalOver | None = Field(None, description="what that interval is over; null: there is none")
     least_speedup: float = Field(description="the least of the cells")
     most_speedup: float = Field(description="the most of the cells")
-    median_share_hidden: float | None = Field(description="median over the cells of share_hidden")
+    median_share_hidden: float | None = Field(
+        description="median over the cells of share_hidden; null against standard_split"
+    )
     least_share_hidden: float | None = Field(description="the least of the cells")
+    exposed_low: float | None = Field(
+        None, description="least share of the baseline's time that is exposed communication, over the cells"
+    )
+    exposed_high: float | None = Field(None, description="the most of the cells")
     rows: int = Field(description="number of cells")
     cells: list[Cell] = Field(description="the cells covered")
     oversubscribed: bool = Field(description="ranks exceed cores in these cells: shows order, not overlap")
 
+    @property
+    def metric(self) -> str:
+        """What a tracker calls its geometric mean."""
+        over = "" if self.against == BASELINE else f"_over_{self.against}"
+        return f"{self.architecture}_geomean_speedup{over}"
+
 
 class Headline(Typed):
-    """Entries an architecture and kind; rows without communication have no part in it."""
+    """Entries an architecture, kind and rival; rows without communication have no part in it."""
 
     all: list[HeadlineEntry] = Field(description="over all cells whose ranks had cores of their own; else over all")
-    exposed_band: list[HeadlineEntry] = Field(
-        description="over those in which the baseline spends 25 to 40% of its time in exposed communication"
+    named: list[HeadlineEntry] = Field(
+        description="over those of them that benchmark.headline_links and headline_contexts name; empty: none named"
     )
+
+
+class CellVerdict(Row):
+    """Which architecture is fastest, in one cell or over several, and whether that can be told from the next.
+
+    Intervals are of this pair alone, which was chosen after measuring, and not corrected for the number of pairs.
+    """
+
+    scope: VerdictScope = Field(description="all: over all cells; named: over those named beforehand; cell: of one")
+    cells: list[Cell] = Field(description="the cells")
+    fastest: str = Field(description="label of the fastest architecture, the baseline among them")
+    speedup: float = Field(description="its own over the baseline, geometric mean over the cells; 0 for the baseline")
+    next: str = Field(description="the second")
+    lead: float = Field(description="t_next / t_fastest − 1, geometric mean over the cells")
+    lead_low: float | None = Field(description="lower end of its 95% interval, or null")
+    lead_high: float | None = Field(description="upper end of its 95% interval")
+    interval_over: IntervalOver | None = Field(description="what that interval is over; null: there is none")
+    told_apart: bool | None = Field(description="whether that interval is above 0; null: there is none")
+    beats_standard: list[str] = Field(
+        description="architectures whose speedup's 95% interval is above 0; without intervals, whose speedup is; "
+        "empty: none beats the baseline"
+    )
+    oversubscribed: bool = Field(description="ranks exceed cores in these cells: shows order, not overlap")
 
 
 class Protocol(Typed):
@@ -334,6 +379,9 @@ class TtftResult(Result):
     link_model: dict[str, Any] | None = Field(None, description="hardware config whose link was modelled (one_rank)")
     rows: list[TtftRow] = Field(description="one an architecture and cell")
     headline: Headline = Field(description="geometric means over the rows")
+    verdicts: list[CellVerdict] = Field(
+        default_factory=list, description="which architecture is fastest, over all cells and in each"
+    )
     decode_rows: list[DecodeRow] = Field(default_factory=list, description="time per output token")
     serving_rows: list[ServingRow] = Field(default_factory=list, description="several clients at a time")
     breakdown: list[BreakdownRow] = Field(default_factory=list, description="instrumented forwards")

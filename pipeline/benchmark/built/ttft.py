@@ -18,6 +18,7 @@ from pipeline.benchmark.ranks.launcher import RankGroup
 from pipeline.benchmark.ranks.links import make_links
 from pipeline.benchmark.ranks.spec import RankSpec
 from pipeline.benchmark.rows import Series, ttft_row
+from pipeline.benchmark.ttft import joined
 from pipeline.config.engine import EngineConfig
 from pipeline.config.link import LOOPBACK
 from pipeline.errors import ConfigError, MissingRequirementError, RunError
@@ -74,7 +75,7 @@ def time_engines(
             ranks.command("load", folders={name: str(folder.absolute()) for name, folder in folders.items()})
             for context, batch_size in cells:
                 found = ranks.command("measure", context=context, batch_size=batch_size, rules=asdict(rules))[0]
-                rows += engine_rows(engines, found, context, batch_size, size)
+                rows += engine_rows(engines, joined([found]), context, batch_size, size)
     return rows
 
 
@@ -109,8 +110,8 @@ def time_tensorrt_llm(
             if found.exit_code != 0 or not found.samples_ms:
                 raise RunError(f"{folder}: timing ended with {found.exit_code}: {found.tail}")
             samples[name] = found.samples_ms
-        result = {"samples_ms": samples, "warmup_rounds": rules.warmup_min, "ranks_agree": {}}
-        rows += engine_rows(engines, result, context, batch_size, size, paired=False)
+        result = {"samples_ms": samples, "device_ms": {}, "warmup_rounds": rules.warmup_min, "ranks_agree": {}}
+        rows += engine_rows(engines, joined([result]), context, batch_size, size, paired=False)
     return rows
 
 
@@ -122,8 +123,11 @@ def engine_rows(
     size: str,
     paired: bool = True,
 ) -> list[TtftRow]:
-    """One row an engine. No bound without collectives is built, so what could be hidden is not known: null."""
-    samples = {name: [rounds] for name, rounds in result["samples_ms"].items()}
+    """One row an engine; `result` is of one launch, as `joined` gives it.
+
+    No bound without collectives is built, so what could be hidden is not known: null.
+    """
+    samples = result["samples_ms"]
     rows = []
     for name, own in samples.items():
         engine = engines[name]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pipeline.benchmark.protocol import Agree, Rounds, Rules, run_rounds
-from pipeline.benchmark.ranks.memory import reset_peak, resident_bytes
+from pipeline.benchmark.ranks.memory import reset_peak, resident_bytes, return_memory
 from pipeline.benchmark.ranks.spec import Mode, Variant
 from pipeline.benchmark.ranks.stopwatch import lap
 from pipeline.communication import Communicator, CountingCommunicator
@@ -47,7 +47,7 @@ class Bench:
 
         With `shared` all random weights lie in the same memory.
         """
-        self.engines = {}
+        self.release()
         arena = None
         if shared:
             elements = max(arena_size(config, self.placement) for config in configs.values())
@@ -64,6 +64,11 @@ class Bench:
             self.engines[architecture] = TorchEngine(model)
             self.steps += 1
 
+    def release(self) -> None:
+        """Give the engines' memory back."""
+        self.engines = {}
+        return_memory(self.device)
+
     def tokens(self, context: int, batch_size: int) -> Tensor:  # (B, T)
         vocabulary = min(engine.model.config.vocab_size for engine in self.engines.values())
         return random_prompt(vocabulary, context, batch_size, self.seed).to(self.device)
@@ -71,7 +76,8 @@ class Bench:
     def rounds(self, variants: Sequence[Variant], tokens: Tensor, agree: Agree, rules: Rules) -> Rounds:
         """Time every variant in turn, round after round, until the rules say enough."""
         by_key = {variant.key: variant for variant in variants}
-        found = run_rounds(list(by_key), lambda key: self._timed(by_key[key], tokens), agree, rules)
+        seldom = {variant.key for variant in variants if variant.is_diagnostic}
+        found = run_rounds(list(by_key), lambda key: self._timed(by_key[key], tokens), agree, rules, seldom)
         for engine in self.engines.values():
             engine.release_graphs()
         return found

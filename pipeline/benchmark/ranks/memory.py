@@ -42,7 +42,9 @@ def rank_bytes(benchmark: BenchmarkConfig, models: Models, device: str, shared: 
     activations = max(activation_bytes(m, cell, placement, dtype) for m in shapes for cell in prompts)
     caches = max((sum(cache_bytes(m, c, new_tokens, placement, dtype) for m in shapes) for c in decodes), default=0)
     served = (Cell(cell.context, cell.concurrency) for cell in serving_cells(benchmark))  # one architecture at a time
-    slots = max((cache_bytes(m, c, most_tokens(benchmark), placement, dtype) for c in served for m in shapes), default=0)
+    slots = max(
+        (cache_bytes(m, c, most_tokens(benchmark), placement, dtype) for c in served for m in shapes), default=0
+    )
     return int(weights + activations + max(caches, slots) + (0 if device == "cuda" else PROCESS_BYTES))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline import files
+from pipeline.config.benchmark import BASELINE
 from pipeline.config.model import ModelConfig
 from pipeline.models import count
 
@@ -47,6 +48,11 @@ class Variant:
     @property
     def key(self) -> str:
         return f"{self.architecture}/{self.mode}"
+
+    @property
+    def is_diagnostic(self) -> bool:
+        """Whether it explains a row, and is none itself; the baseline without collectives is the bound's row."""
+        return self.mode != "overlapped" and (self.architecture, self.mode) != (BASELINE, "skipped")
 
 
 def variants(models: Mapping[str, ModelConfig]) -> list[Variant]:

@@ -1,17 +1,21 @@
 """What a rank does between its commands: hold models, time them in turn, take them apart."""
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from pipeline.benchmark.energy import meter_of
 from pipeline.benchmark.protocol import Rules, rotated
+from pipeline.benchmark.ranks import serving
 from pipeline.benchmark.ranks.bench import Bench
 from pipeline.benchmark.ranks.peers import Peers
 from pipeline.benchmark.ranks.spans import SpanCommunicator, SpanRecorder, watched
 from pipeline.benchmark.ranks.spec import Mode, RankSpec, Variant, variants
+from pipeline.benchmark.ranks.stopwatch import matrix_flops_per_s
 from pipeline.communication import BlockingCommunicator, Communicator, SkippedCommunicator
 from pipeline.communication.clock import clock_for
 from pipeline.communication.transport import make_communicator
@@ -25,6 +29,7 @@ class RankWorker(Bench):
     def __init__(self, spec: RankSpec, rank: int) -> None:
         self.rank, self.last = rank, spec.tp_size - 1
         self.peers = Peers(spec, rank)
+        self.meter = meter_of(self.peers.device, rank)
         self.communicator = make_communicator(spec.transport, self.peers.device, spec.interfaces[rank])
         modes: dict[Mode, Communicator] = {
             "overlapped": self.communicator,
@@ -40,19 +45,44 @@ class RankWorker(Bench):
         """`build` with configurations as JSON data."""
         self.build({name: ModelConfig.model_validate(raw) for name, raw in models.items()}, folders, shared)
 
-    def measure(self, context: int, batch_size: int, rules: dict[str, Any]) -> dict[str, Any]:
-        """Rounds of every variant, and details by architecture with whether all ranks sampled the same tokens.
+    def matrix_rate(self) -> float:
+        """FLOP/s of large matrix products on this rank's own threads, all ranks at once."""
+        return matrix_flops_per_s(self.device, self.dtype, self.barrier)
+
+    def measure(
+        self, context: int, batch_size: int, rules: dict[str, Any], with_details: bool = True
+    ) -> dict[str, Any]:
+        """Rounds of every variant; on request details by architecture, with whether all ranks sampled the same tokens.
 
         Samples are milliseconds, the maximum over ranks: all ranks return the same ones.
         """
         tokens = self.tokens(context, batch_size)
         timed = variants({name: engine.model.config for name, engine in self.engines.items()})
         rounds = self.rounds(timed, tokens, self.peers.maximum, Rules(**rules))
+        if not with_details:
+            return asdict(rounds)
         details = {}
         for name in self.engines:
             facts, sampled = self.details(Variant(name, "overlapped"), tokens)
             details[name] = facts | {"ranks_agree": self.peers.agree_on(sampled)}
-        return asdict(rounds) | {"details": details}
+        (counts,) = self.peers.maximum([0.0 if self.meter is None else 1.0])
+        return asdict(rounds) | {"details": details, "counts_energy": bool(counts)}
+
+    def energy(self, context: int, batch_size: int, repeats: dict[str, int]) -> dict[str, float]:
+        """Joules of one prefill that this rank's meter counted, by architecture; 0 where it has none."""
+        tokens = self.tokens(context, batch_size)
+        found = {}
+        for name, count in repeats.items():
+            engine = self.engines[name]
+            engine.communicator = self.communicator
+            self.barrier()
+            before = self.meter.joules() if self.meter else 0.0
+            for _ in range(count):
+                engine.prefill(tokens).tolist()
+                self.steps += 1
+            self.barrier()
+            found[name] = ((self.meter.joules() if self.meter else 0.0) - before) / count
+        return found
 
     def instrument(self, context: int, batch_size: int, repeats: int) -> dict[str, Any]:
         """Forwards with a stopwatch at every part: milliseconds by kind, and the segments of the last one."""
@@ -101,6 +131,25 @@ class RankWorker(Bench):
         for engine in self.engines.values():
             engine.drop_cache()
         return rounds
+
+    def serve(self, context: int, concurrency: int, requests_per_client: int, new_tokens: int) -> dict[str, Any]:
+        """Clients served at a time, an architecture after the other, as `serving.serve` answers, by architecture."""
+        asked = serving.drawn_tokens(concurrency * requests_per_client, new_tokens, self.seed)
+        prompts = self.tokens(context, len(asked))
+        found = {}
+        for name in rotated(list(self.engines), concurrency):
+            engine = self.engines[name]
+            engine.communicator = self.communicator
+            found[name] = serving.serve(engine, prompts, asked, concurrency, self._step, self.peers.maximum)
+        return found
+
+    def _step(self, work: Callable[[], None]) -> float:
+        """Milliseconds of work that ends on the host, released by a barrier."""
+        self.barrier()
+        begun = time.perf_counter()
+        work()
+        self.steps += 1
+        return (time.perf_counter() - begun) * 1e3
 
     def link(self, payload_bytes: int, repeats: int) -> float:
         """Bits per second that one direction of the link between rank 0 and the last rank carries."""

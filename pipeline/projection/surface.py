@@ -154,7 +154,10 @@ def _ratio(baseline: Case, own: Case, device: Hardware, dtype: str) -> float:
 
 def _surface_row(one: _Row, baseline: _Row | None, fits: _Fits, dtype: str) -> SurfaceRow:
     row, projected = one.row, one.case.milliseconds(fits.whole, dtype)
-    speedup, (low, high) = fits.speedup(baseline.case, one.case) if baseline else (None, (None, None))
+    speedup: float | None = None
+    ends: Ends = (None, None)
+    if baseline is not None:
+        speedup, ends = fits.speedup(baseline.case, one.case)
     return SurfaceRow(
         kind="projected",
         **dict(row.cell),
@@ -168,8 +171,8 @@ def _surface_row(one: _Row, baseline: _Row | None, fits: _Fits, dtype: str) -> S
         measured_speedup_low=row.speedup_low,
         measured_speedup_high=row.speedup_high,
         projected_speedup=speedup,
-        projected_speedup_low=low,
-        projected_speedup_high=high,
+        projected_speedup_low=ends[0],
+        projected_speedup_high=ends[1],
     )
 
 

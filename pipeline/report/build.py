@@ -17,6 +17,7 @@ from pipeline.report import (
     speed,
     speed_figures,
     superglue,
+    surface,
     time_figures,
 )
 from pipeline.report.inputs import Inputs, read_inputs
@@ -78,6 +79,7 @@ def make_tables(inputs: Inputs, reference: ReferenceConfig) -> list[Table]:
         speedups_table(all_means(_timed(inputs), reference), inputs.demo),
         *(speed.ttft_table(inputs, name) for name in inputs.ttft),
         *(speed.decode_table(inputs, name) for name in inputs.ttft),
+        *(surface.surface_table(name, fitted, inputs.demo) for name, fitted in inputs.surfaces.items()),
         *(paper_table(inputs, tp_size, reference) for tp_size in PAPER_TABLES),
         *(projection_table(inputs, name) for name in inputs.projections),
         speed.engines_table(inputs),
@@ -106,6 +108,7 @@ def make_figures(inputs: Inputs, reference: ReferenceConfig, tables: list[Table]
     for one in sorted(timed, key=lambda one: one.is_projected):
         found += [figure(one) for figure in draw]
         found.append(speed_figures.scatter(one, reference))
+    found += [surface.surface_figure(name, fitted, inputs.demo) for name, fitted in inputs.surfaces.items()]
     if timed:
         papers = next((one for one in timed if one.is_papers(reference)), None)
         found.append(speed_figures.published_speedups(reference, papers))

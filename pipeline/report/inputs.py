@@ -16,6 +16,7 @@ from pipeline.results import (
     EngineResult,
     PerplexityResult,
     ProjectionResult,
+    SurfaceResult,
     TasksResult,
     TrainingResult,
     TtftResult,
@@ -37,6 +38,7 @@ StudyResult = SearchResult | QualityResult | TradeResult
 KINDS_OF: dict[type[Result], tuple[Kind, ...]] = {  # of rows; measured everywhere else
     TtftResult: ("measured", "measured compute, modelled communication"),
     ProjectionResult: ("projected",),
+    SurfaceResult: ("projected",),
     TradeResult: ("measured", "measured compute, modelled communication", "projected"),
 }
 AnyModelResult = TypeVar("AnyModelResult", TrainingResult, PerplexityResult, TasksResult)
@@ -64,6 +66,7 @@ class Inputs:
     tasks: dict[str, dict[str, TasksResult]] = field(default_factory=dict)  # evaluation -> model -> result
     ttft: dict[str, TtftResult] = field(default_factory=dict)
     projections: dict[str, ProjectionResult] = field(default_factory=dict)
+    surfaces: dict[str, SurfaceResult] = field(default_factory=dict)
     engines: dict[str, EngineResult] = field(default_factory=dict)  # by folder
     studies: dict[str, Study] = field(default_factory=dict)  # by folder
     faults: list[str] = field(default_factory=list)
@@ -137,7 +140,9 @@ def read_inputs(results: Path, engines: Path, scale: str, order: list[str]) -> I
             inputs.ttft[rest] = timed
         elif first == "projection" and (projected := inputs.read(path, ProjectionResult)):
             inputs.projections[rest] = projected
-        elif first not in ("ttft", "projection"):
+        elif first == "surface" and (fitted := inputs.read(path, SurfaceResult)):
+            inputs.surfaces[rest] = fitted
+        elif first not in ("ttft", "projection", "surface"):
             inputs.faults.append(f"{path}{NO_KIND}")
     for path in sorted(engines.glob("*/engine.json")):
         if engine := inputs.read(path, EngineResult):
@@ -166,7 +171,8 @@ def _odd_place(result: Result, path: Path) -> str | None:
         return f"is of model {result.model}"
     if isinstance(result, TasksResult) and result.evaluation != name:
         return f"is of evaluation {result.evaluation}"
-    if isinstance(result, TtftResult) and not f"{name}-".startswith(f"ttft-{result.benchmark}-"):
+    first = "ttft" if isinstance(result, TtftResult) else "surface"
+    if isinstance(result, TtftResult | SurfaceResult) and not f"{name}-".startswith(f"{first}-{result.benchmark}-"):
         return f"is of benchmark {result.benchmark}"
     if isinstance(result, ProjectionResult) and name != f"projection-{result.hardware}-{result.benchmark}":
         return f"is of hardware {result.hardware} and benchmark {result.benchmark}"
@@ -178,7 +184,7 @@ def _odd_kind(result: Result) -> str | None:
     """Rows of a kind that no such result has."""
     allowed = KINDS_OF.get(type(result), ("measured",))
     rows: list[Row] = []
-    if isinstance(result, TtftResult | ProjectionResult | TradeResult):
+    if isinstance(result, TtftResult | ProjectionResult | TradeResult | SurfaceResult):
         rows += result.rows
     elif isinstance(result, TasksResult):
         rows += result.tasks.values()

@@ -1,20 +1,25 @@
 """Links of known speed between ranks of one machine: a network namespace a rank, joined by veth, shaped by tc tbf.
 
+A delay is netem's below tbf where the kernel offers it (`delayed_by`), else the ranks' communicators model it.
 Needs Linux, root, `ip` and `tc`. Two ranks face each other; more meet on a bridge. Everything made carries the
 maker's process id in its name, so that what a killed process left behind is known and removed by the next one.
 """
 
 import atexit
+import contextlib
+import functools
 import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
-from pipeline.config.link import LOOPBACK, bits_per_second
+from pipeline.config.link import bits_per_second, delay_seconds
 from pipeline.errors import MissingRequirementError, RunError
 
+Delay = Literal["nothing", "netem", "model"]
 PREFIX = "krakenlink"
 NAMESPACES = Path("/run/netns")
 BURST_BYTES = 40_000  # what a link that was idle may send at once: little, or the rate would not be the rate
@@ -26,9 +31,12 @@ TCP_SETTINGS = {
 QUEUE_BYTES = 32_000_000  # never drop: TCP backs off on loss, and the link would be slower than it says
 
 
+PACKETS = 10_000  # that may be under way at once: never drop here either
+
+
 def check_privilege(links: list[str]) -> None:
-    """Raise MissingRequirementError where a rate is asked for that this process may not set up."""
-    shaped = [link for link in links if link != LOOPBACK]
+    """Raise MissingRequirementError where a rate is asked for that this process may not, or cannot, set up."""
+    shaped = [link for link in links if bits_per_second(link) is not None]
     if not shaped:
         return
     what = f"link.links={shaped}: links of a chosen speed need"
@@ -39,14 +47,64 @@ def check_privilege(links: list[str]) -> None:
         raise MissingRequirementError(f"{what} the program {missing[0]} (package iproute2); link=loopback runs here")
     if os.geteuid() != 0:
         raise MissingRequirementError(f"{what} root, to make network namespaces; run as root, or use link=loopback")
-    probe = f"{PREFIX}{os.getpid()}probe"
-    made = subprocess.run(["ip", "netns", "add", probe], capture_output=True, text=True)
-    subprocess.run(["ip", "netns", "del", probe], capture_output=True)
-    if made.returncode:
+    refused = tried(*_tbf(1e6))
+    if refused is not None:
         raise MissingRequirementError(
-            f"{what} the right to make network namespaces, which this machine refuses ({made.stderr.strip()}); "
-            "use link=loopback"
+            f"{what} network namespaces and `tc tbf`, which this machine refuses ({refused}); use link=loopback"
         )
+
+
+def tried(*qdisc: str) -> str | None:
+    """What this machine says against such a queue in a namespace; None: nothing, it can be had."""
+    probe = f"{PREFIX}{os.getpid()}probe"
+    commands = (
+        ("ip", "netns", "add", probe),
+        ("ip", "-n", probe, "link", "set", "lo", "up"),
+        ("tc", "-n", probe, "qdisc", "replace", "dev", "lo", "root", *qdisc),
+    )
+    try:
+        for command in commands:
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                return f"`{' '.join(command)}`: {done.stderr.strip() or done.stdout.strip()}"
+    except OSError as error:
+        return str(error)
+    finally:
+        with contextlib.suppress(OSError):
+            subprocess.run(["ip", "netns", "del", probe], capture_output=True)
+    return None
+
+
+@functools.cache
+def offers_netem() -> bool:
+    """Whether this kernel delays what a link carries: tried once, before any rank starts."""
+    return sys.platform == "linux" and os.geteuid() == 0 and tried(*_netem(1e-3)) is None
+
+
+def delayed_by(link: str) -> Delay:
+    """What delays this link here: netem in the kernel, or a model on top of what the link really carries."""
+    if not delay_seconds(link):
+        return "nothing"
+    return "netem" if offers_netem() else "model"
+
+
+def needs_namespaces(link: str) -> bool:
+    return bits_per_second(link) is not None or delayed_by(link) == "netem"
+
+
+def _tbf(rate: float) -> tuple[str, ...]:
+    return ("tbf", "rate", f"{rate:.0f}bit", "burst", str(BURST_BYTES), "limit", str(QUEUE_BYTES))
+
+
+def _netem(delay_s: float) -> tuple[str, ...]:
+    return ("netem", "delay", f"{delay_s * 1e6:.0f}us", "limit", str(PACKETS))
+
+
+def queues(link: str) -> list[tuple[str, ...]]:
+    """The queues of a link's sending end, each below the one before, as `tc` takes them."""
+    rate, delay_s = bits_per_second(link), delay_seconds(link)
+    found = [] if rate is None else [_tbf(rate)]
+    return [*found, _netem(delay_s)] if delayed_by(link) == "netem" else found
 
 
 def remove_stale() -> list[str]:
@@ -102,6 +160,7 @@ class NamespaceLinks:
         self.base = f"{PREFIX}{os.getpid()}"
         self.namespaces = [f"{self.base}r{rank}" for rank in range(tp_size)]
         self.interfaces = [f"veth{rank}" for rank in range(tp_size)]
+        self.is_nested = False  # a delay below the rate
 
     def __enter__(self) -> "NamespaceLinks":
         remove_stale()
@@ -127,15 +186,18 @@ class NamespaceLinks:
         return ["ip", "netns", "exec", self.namespaces[rank]]
 
     def set_link(self, link: str) -> None:
-        """Limit what every rank sends; RunError where tc refuses."""
-        rate = bits_per_second(link)
-        if rate is None:
-            raise ValueError(f"{link} is no rate; loopback needs a launch of its own")
+        """Limit, and where the kernel can delay, what every rank sends; RunError where tc refuses."""
+        wanted = queues(link)
+        if not wanted:
+            raise ValueError(f"{link} limits nothing; loopback needs a launch of its own")
         for namespace, interface in zip(self.namespaces, self.interfaces, strict=True):
-            _run(
-                *("tc", "-n", namespace, "qdisc", "replace", "dev", interface, "root", "tbf"),
-                *("rate", f"{rate:.0f}bit", "burst", str(BURST_BYTES), "limit", str(QUEUE_BYTES)),
-            )
+            change = ("tc", "-n", namespace, "qdisc", "replace", "dev", interface)
+            if self.is_nested or len(wanted) > 1:  # replacing the upper queue keeps the one below
+                subprocess.run(["tc", "-n", namespace, "qdisc", "del", "dev", interface, "root"], capture_output=True)
+            _run(*change, "root", "handle", "1:", *wanted[0])
+            if len(wanted) > 1:
+                _run(*change, "parent", "1:1", "handle", "10:", *wanted[1])
+        self.is_nested = len(wanted) > 1
 
     def _make(self) -> None:
         for namespace in self.namespaces:
@@ -172,10 +234,10 @@ class NamespaceLinks:
 
 def make_links(links: list[str], tp_size: int) -> Loopback | NamespaceLinks:
     """The links of one launch: loopback alone, or namespaces that all the given rates use one after the other."""
-    return Loopback(tp_size) if links == [LOOPBACK] else NamespaceLinks(tp_size)
+    return NamespaceLinks(tp_size) if any(map(needs_namespaces, links)) else Loopback(tp_size)
 
 
 def launches(links: list[str]) -> list[list[str]]:
-    """Links grouped by what one launch of ranks can serve: all rates together, loopback by itself."""
-    shaped = [link for link in links if link != LOOPBACK]
-    return [group for group in (shaped, [link for link in links if link == LOOPBACK]) if group]
+    """Links grouped by what one launch of ranks can serve: all in namespaces together, loopback by itself."""
+    shaped = [link for link in links if needs_namespaces(link)]
+    return [group for group in (shaped, [link for link in links if link not in shaped]) if group]

@@ -62,6 +62,7 @@ def run(work: "Work", log: "StageRun") -> None:
     Kept(work.result, work.key).remove()
     log.log_artifact(result)
     log.log_metrics({one.metric: one.geomean_speedup for one in found.headline.all})
+    log.log_metrics({row.metric: row.goodput_per_s for row in found.serving_rows})
     _print(found)
     print(f"wrote {result}")
 
@@ -87,8 +88,8 @@ def _ranks(work: "Work", grid: "Grid") -> "TtftResult":
     ttft.check(benchmark, config.link, config.cluster, grid)
     folders = {files.plain_name(folder.name): folder for folder in work.paths("timed")}
     kept = Kept(work.result, work.key)
-    measured, decoded = launches.measure_grid(benchmark, config.link, config.cluster, grid, folders, _say, kept)
-    return ranks_result(measured, decoded, benchmark, scale, work.result.parent / "traces" / work.result.stem)
+    found = launches.measure_grid(benchmark, config.link, config.cluster, grid, folders, _say, kept)
+    return ranks_result(*found, benchmark, scale, work.result.parent / "traces" / work.result.stem)
 
 
 def _one_rank(work: "Work", grid: "Grid") -> "TtftResult":
@@ -104,12 +105,13 @@ def _one_rank(work: "Work", grid: "Grid") -> "TtftResult":
 
 
 def _print(found: "TtftResult") -> None:
-    from pipeline.benchmark.text import breakdown_table, decode_table, headline_text, ttft_table, verdicts_text
+    from pipeline.benchmark import text
 
-    parts = [ttft_table(found.rows), breakdown_table(found.breakdown), decode_table(found.decode_rows)]
-    for text in [*parts, headline_text(found.headline), verdicts_text(found.verdicts)]:
-        if text:
-            print("\n" + text)
+    parts = [text.ttft_table(found.rows), text.breakdown_table(found.breakdown), text.decode_table(found.decode_rows)]
+    parts += [text.serving_table(found.serving_rows), text.headline_text(found.headline)]
+    for part in [*parts, text.verdicts_text(found.verdicts)]:
+        if part:
+            print("\n" + part)
 
 
 def _say(line: str) -> None:

@@ -24,15 +24,17 @@ class CellAnswer:
     matrix_flops_per_s: float | None
     others_cpu_share: float | None = None
     steal_share: float | None = None
-    rounds: dict[str, Any] | None = None  # as RankWorker.measure answers; None where tokens were decoded
+    rounds: dict[str, Any] | None = None  # as RankWorker.measure answers; None where tokens were decoded or served
     decoded: dict[str, list[list[float]]] | None = None  # milliseconds by architecture, round and step
+    concurrency: int = 0  # clients served
+    served: dict[str, dict[str, Any]] | None = None  # by architecture, as RankWorker.serve answers
     instrumented: list[dict[str, Any]] = field(default_factory=list)  # by rank
     energy_joules: dict[str, float] = field(default_factory=dict)  # of one prefill, by architecture
 
     @property
-    def key(self) -> tuple[str, int, int, str, bool]:
+    def key(self) -> tuple[str, int, int, int, str, bool]:
         """The cell, and whether it was decoded."""
-        return self.size, self.context, self.batch_size, self.link, self.decoded is not None
+        return self.size, self.context, self.batch_size, self.concurrency, self.link, self.decoded is not None
 
 
 class Kept:

@@ -9,14 +9,24 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.benchmark import idle
-from pipeline.benchmark.grid import Cell, Models, cells, decode_cells
+from pipeline.benchmark.grid import Cell, Models, cells, decode_cells, serving_cells
 from pipeline.benchmark.kept import CellAnswer, Kept
 from pipeline.benchmark.progress import Progress, Say
 from pipeline.benchmark.protocol import Rules
 from pipeline.benchmark.ranks.launcher import RankGroup, ended_in_order
 from pipeline.benchmark.ranks.links import Loopback, NamespaceLinks, launches, make_links
 from pipeline.benchmark.ranks.spec import RankSpec
-from pipeline.benchmark.ttft import SEED, Decoded, Measured, Resources, joined, resources, rules_of, shares_weights
+from pipeline.benchmark.ttft import (
+    SEED,
+    Decoded,
+    Measured,
+    Resources,
+    Served,
+    joined,
+    resources,
+    rules_of,
+    shares_weights,
+)
 from pipeline.config.benchmark import BenchmarkConfig
 from pipeline.config.execution import ClusterConfig
 from pipeline.config.link import LinkConfig, bits_per_second
@@ -50,7 +60,7 @@ def measure_grid(
     folders: Mapping[str, Path],
     say: Say,
     kept: Kept | None = None,
-) -> tuple[list[Measured], list[Decoded]]:
+) -> tuple[list[Measured], list[Decoded], list[Served]]:
     """Time the grid; `folders` holds trained models by name, random weights where there is none.
 
     Launch 1 of everything comes first, then launch 2, in another order. What a launch answered stays in `kept`
@@ -58,7 +68,7 @@ def measure_grid(
     then, nor any namespace.
     """
     units = [Unit(tp_size, sizes, group) for tp_size, sizes in grid.items() for group in launches(link.links)]
-    prompts = len(cells(benchmark)) + len(decode_cells(benchmark))
+    prompts = len(cells(benchmark)) + len(decode_cells(benchmark)) + len(serving_cells(benchmark))
     progress = Progress(say, benchmark.launches * prompts * sum(len(one.sizes) * len(one.links) for one in units))
     answers: dict[tuple[int, int], list[CellAnswer]] = {}  # by unit and launch
     with ended_in_order(), tempfile.TemporaryDirectory(prefix="ttft-") as scratch:
@@ -74,13 +84,18 @@ def measure_grid(
                     if kept:
                         kept.write(name, found)
                 answers[index, launch] = found
-    measured: list[Measured] = []
-    decoded: list[Decoded] = []
-    for index, unit in enumerate(units):
-        own = [answers[index, launch] for launch in range(benchmark.launches)]
-        for one in _joined(benchmark, cluster, unit, own):
-            (measured if isinstance(one, Measured) else decoded).append(one)  # type: ignore[arg-type]
-    return measured, decoded
+    cells_of_all = [
+        one
+        for index, unit in enumerate(units)
+        for one in _joined(
+            benchmark, cluster, unit, [answers[index, launch] for launch in range(benchmark.launches)]
+        )
+    ]  # fmt: skip
+    return (
+        [one for one in cells_of_all if isinstance(one, Measured)],
+        [one for one in cells_of_all if isinstance(one, Decoded)],
+        [one for one in cells_of_all if isinstance(one, Served)],
+    )
 
 
 def ordered(names: Sequence[Any_], launch: int) -> list[Any_]:
@@ -91,22 +106,27 @@ def ordered(names: Sequence[Any_], launch: int) -> list[Any_]:
 
 def _joined(
     benchmark: BenchmarkConfig, cluster: ClusterConfig, unit: Unit, launches: Sequence[Sequence[CellAnswer]]
-) -> list[Measured | Decoded]:
+) -> list[Measured | Decoded | Served]:
     """A launch's answers beside those of the others, cell by cell, in the order of the grid."""
     by_key = [{answer.key: answer for answer in own} for own in launches]
     shares = resources(cluster, unit.tp_size)
-    found: list[Measured | Decoded] = []
+    found: list[Measured | Decoded | Served] = []
     for models in unit.sizes:
         for link in unit.links:
-            wanted = [(cell, False) for cell in cells(benchmark)] + [(cell, True) for cell in decode_cells(benchmark)]
+            wanted = [(cell, False) for cell in [*cells(benchmark), *serving_cells(benchmark)]]
+            wanted += [(cell, True) for cell in decode_cells(benchmark)]
             for cell, is_decoded in wanted:
-                key = (models.size, cell.context, cell.batch_size, link, is_decoded)
+                key = (models.size, cell.context, cell.batch_size, cell.concurrency, link, is_decoded)
                 own = [answers[key] for answers in by_key]
                 where = replace(shares, shared_weights=own[0].shared_weights)
                 usage = idle.worst([idle.Usage(one.others_cpu_share, one.steal_share) for one in own])
                 if is_decoded:
                     rounds = {name: [one.decoded[name] for one in own if one.decoded] for name in own[0].decoded or {}}
                     found.append(Decoded(models, cell, link, where, rounds, usage))
+                    continue
+                if cell.concurrency:
+                    served = {name: [one.served[name] for one in own if one.served] for name in own[0].served or {}}
+                    found.append(Served(models, cell, link, where, served, usage))
                     continue
                 speeds = [one.link_bits_per_s for one in own if one.link_bits_per_s is not None]
                 rates = [one.matrix_flops_per_s for one in own if one.matrix_flops_per_s]
@@ -195,10 +215,16 @@ class Launch:
         joined_ranks.set_link(link)
         speed = self._probe(ranks, link)
         found = []
-        for ask, wanted in ((self._measure, cells(self.benchmark)), (self._decode, decode_cells(self.benchmark))):
+        asked = (
+            (self._measure, cells(self.benchmark)),
+            (self._decode, decode_cells(self.benchmark)),
+            (self._serve, serving_cells(self.benchmark)),
+        )
+        for ask, wanted in asked:
             for cell in ordered(wanted, self.launch) if wanted else []:
                 about = CellAnswer(
-                    models.size, cell.context, cell.batch_size, link, speed, shares.shared_weights, rate
+                    models.size, cell.context, cell.batch_size, link, speed, shares.shared_weights, rate,
+                    concurrency=cell.concurrency,
                 )  # fmt: skip
                 watch = idle.Watch([process.pid for process in ranks.processes])
                 done = ask(ranks, cell, about)
@@ -267,6 +293,21 @@ class Launch:
             repeats=DECODE_ROUNDS,
         )[0]
         return "decoded"
+
+    def _serve(self, ranks: RankGroup, cell: Cell, answer: CellAnswer) -> str:
+        """Fill in served. Raises RunError where ranks sampled different tokens."""
+        by_rank = ranks.command(
+            "serve",
+            context=cell.context,
+            concurrency=cell.concurrency,
+            requests_per_client=self.benchmark.requests_per_client,
+            new_tokens=self.benchmark.decode_tokens,
+        )
+        tokens = [{name: one.pop("tokens") for name, one in answers.items()} for answers in by_rank]
+        agree = {name: {"ranks_agree": all(one[name] == tokens[0][name] for one in tokens)} for name in tokens[0]}
+        _check_agreement(agree, self.unit.tp_size)
+        answer.served = by_rank[0]
+        return f"{cell.concurrency} clients served"
 
 
 def _check_agreement(details: Mapping[str, Mapping[str, Any]], tp_size: int) -> None:

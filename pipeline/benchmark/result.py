@@ -7,8 +7,9 @@ from typing import Any
 
 from pipeline.benchmark.idle import OTHERS_LIMIT, STEAL_LIMIT
 from pipeline.benchmark.rows import breakdown_rows, decode_rows, ttft_rows
+from pipeline.benchmark.serving import serving_rows
 from pipeline.benchmark.trace import timeline, write_traces
-from pipeline.benchmark.ttft import Decoded, Measured, rules_of
+from pipeline.benchmark.ttft import Decoded, Measured, Served, rules_of
 from pipeline.config.benchmark import BenchmarkConfig
 from pipeline.results.headline import Named, headline
 from pipeline.results.statistics import LEAST_LAUNCHES, LEAST_ROUNDS
@@ -67,6 +68,7 @@ def make_result(
 def ranks_result(
     measured: Sequence[Measured],
     decoded: Sequence[Decoded],
+    served: Sequence[Served],
     benchmark: BenchmarkConfig,
     scale: str,
     traces: Path,
@@ -79,6 +81,7 @@ def ranks_result(
         [row for one in measured for row in ttft_rows(one, benchmark)],
         VERIFIED[measured[0].resources.device],
         decode_rows=[row for one in decoded for row in decode_rows(one, benchmark)],
+        serving_rows=serving_rows(served, benchmark),
         breakdown=[row for one in measured if one.instrumented for row in breakdown_rows(one, benchmark)],
         timelines=[timeline(one, name) for one in shown for name in one.models.by_architecture],
         traces=[str(path) for one in shown for path in write_traces(traces, one)],

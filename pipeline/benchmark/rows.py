@@ -182,7 +182,9 @@ def about_row(
     )
 
 
-def _communication(measured: Measured | Decoded | Served, benchmark: BenchmarkConfig, mode: Mode) -> tuple[Kind, str, str]:
+def _communication(
+    measured: Measured | Decoded | Served, benchmark: BenchmarkConfig, mode: Mode
+) -> tuple[Kind, str, str]:
     """Kind, link and transport of rows whose collectives were so treated."""
     if mode == "skipped":
         return "measured", NO_LINK, NO_LINK

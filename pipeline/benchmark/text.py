@@ -14,6 +14,7 @@ from pipeline.results.ttft import (
     Headline,
     HeadlineEntry,
     RunRow,
+    ServingRow,
     TtftRow,
 )
 from pipeline.results.verdicts import said
@@ -24,6 +25,10 @@ TTFT_HEAD = (
     *("compute", "exposed", "hidden", "own hidden", "FLOPs", "MFU", "MB", "calls"),
 )
 DECODE_HEAD = ("architecture", "ms/token", "95% interval", "p95", "p99", "tokens/s", "speedup")
+SERVING_HEAD = (
+    *("architecture", "clients", "TTFT ms p50", "p90", "p95", "p99", "ms/token p50", "p90", "p95", "p99"),
+    *("requests/s", "tokens/s", "within limit", "goodput/s", "95% interval"),
+)
 BANDS = (("all", ""), ("named", " named beforehand"))
 
 
@@ -54,6 +59,16 @@ def breakdown_table(rows: Sequence[BreakdownRow]) -> str:
 def decode_table(rows: Sequence[DecodeRow]) -> str:
     """Time per output token, a block a cell."""
     return _blocks(rows, "decoding", DECODE_HEAD, _decode_line)
+
+
+def serving_table(rows: Sequence[ServingRow]) -> str:
+    """Clients at a time, a block a cell: percentiles of what requests waited, rates, goodput at the limit."""
+    blocks = []
+    for _, group in groupby(rows, key=_cell):
+        own = list(group)
+        about = f"clients in a closed loop, TTFT limit {own[0].ttft_limit_ms:.0f} ms ({own[0].ttft_limit_from})"
+        blocks.append(_blocks(own, about, SERVING_HEAD, _serving_line))
+    return "\n\n".join(blocks)
 
 
 def headline_text(headline: Headline) -> str:
@@ -140,6 +155,21 @@ def _decode_line(row: DecodeRow) -> tuple[str, ...]:
         _number(row.ms_per_token_p99, 2),
         f"{row.tokens_per_s:.1f}",
         f"{row.speedup:+.1%}",
+    )
+
+
+def _serving_line(row: ServingRow) -> tuple[str, ...]:
+    per_token = (row.ms_per_token_p50, row.ms_per_token_p90, row.ms_per_token_p95, row.ms_per_token_p99)
+    return (
+        row.architecture,
+        str(row.concurrency),
+        *(f"{ms:.0f}" for ms in (row.ttft_ms_p50, row.ttft_ms_p90, row.ttft_ms_p95, row.ttft_ms_p99)),
+        *(f"{ms:.1f}" for ms in per_token),
+        f"{row.requests_per_s:.2f}",
+        f"{row.output_tokens_per_s:.1f}",
+        _share(row.share_within_limit),
+        f"{row.goodput_per_s:.2f}",
+        _ends(row.goodput_low, row.goodput_high, 2),
     )
 
 

@@ -77,7 +77,7 @@ class Served:
     link: str
     resources: Resources
     answers: dict[str, list[dict[str, Any]]]
-    usage: Usage = Usage()
+    usage: Usage = UNKNOWN
 
     def is_beside(self, other: "Served") -> bool:
         """Whether all but the number of clients is the same."""

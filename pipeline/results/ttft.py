@@ -3,6 +3,7 @@
 docs/ttft.md explains the protocol; docs/results/ttft.schema.json is generated from here.
 """
 
+import re
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -269,6 +270,12 @@ class ServingRow(RunRow):
     ms_per_token_samples: Launches = Field(description="milliseconds a token of the same requests")
     new_tokens_by_request: list[int] = Field(description="what each asked for, the same in every launch")
     seconds: list[float] = Field(description="from the first prompt to the last token, by launch")
+
+    @property
+    def metric(self) -> str:
+        """What a tracker calls its goodput: letters, digits and what it takes beside them."""
+        where = f"{self.size}_{self.context}_tp{self.tp_size}_{self.link}"
+        return re.sub(r"[^\w.-]", "_", f"{self.architecture}_{self.concurrency}_clients_{where}_goodput_per_s")
 
 
 class BreakdownRow(RunRow):

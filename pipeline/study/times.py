@@ -102,7 +102,7 @@ class Timing:
             modelled = hardware.all_reduce_seconds
             found = one_rank.measure(self.benchmark, cluster, self.grid, modelled, hardware.name, say)
         else:
-            found, _ = launches.measure_grid(self.benchmark, link, cluster, self.grid, {}, say)
+            found, *_ = launches.measure_grid(self.benchmark, link, cluster, self.grid, {}, say)
         rounds = {
             one.models.size: {arm: list(one.samples_ms(f"{arm}/overlapped")[0]) for arm in one.models.by_architecture}
             for one in found

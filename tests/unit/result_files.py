@@ -122,17 +122,18 @@ def ttft(
     links: tuple[str, ...] = LINKS,
     crowded: tuple[int, ...] = (4,),
     of: Milliseconds = milliseconds,
+    launches: int = 1,
     **changes: Any,
 ) -> TtftResult:
     """A benchmark over ranks; with the numbers of ranks in `crowded`, ranks exceed cores."""
     benchmark = settings(root, f"benchmark={name}").benchmark.model_copy(update=changes)
     found = [
-        measured(benchmark, link, tp_size, tp_size in crowded, of)[index]
+        measured(benchmark, link, tp_size, tp_size in crowded, of, launches=launches)[index]
         for link in links
         for tp_size in benchmark.tp_sizes
         for index in range(len(cells(benchmark)))
     ]
-    return ranks_result(found, [], benchmark, scale, root / "results" / scale / "traces" / name)
+    return ranks_result(found, [], [], benchmark, scale, root / "results" / scale / "traces" / name)
 
 
 def one_rank(root: Path, of: Milliseconds = milliseconds, scale: str = "demo", **changes: Any) -> TtftResult:
@@ -152,6 +153,7 @@ def measured(
     of: Milliseconds = milliseconds,
     is_modelled: bool = False,
     rounds: int = 20,
+    launches: int = 1,
 ) -> list[Measured]:
     """What ranks answer for every cell of one size: rounds with noise, some of it common to a round."""
     (models,) = expand(benchmark, model_config)[tp_size]
@@ -159,13 +161,13 @@ def measured(
     found = []
     for index, cell in enumerate(cells(benchmark)):
         generator = np.random.default_rng(index)
-        drift = generator.lognormal(0.0, 0.03, rounds)  # hits all variants of a round alike
+        drift = generator.lognormal(0.0, 0.03, (launches, rounds))  # hits all variants of a round alike
         samples = {
             variant.key: (
                 of(variant.architecture, variant.mode)
                 * (cell.context / 128)
                 * drift
-                * generator.lognormal(0.0, 0.01, rounds)
+                * generator.lognormal(0.0, 0.01, (launches, rounds))
             ).tolist()
             for variant in variants(models.by_architecture)
             if not (is_modelled and variant.mode == "blocking")

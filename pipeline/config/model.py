@@ -29,6 +29,9 @@ class ModelConfig(Group):
     n_layer: PositiveInt = Field(description="number of layers L", le=10_000)
     n_head: PositiveInt = Field(description="attention heads per layer, over all ways")
     n_embd: PositiveInt = Field(description="width d of the residual stream (of each way in Kraken)")
+    head_dim: PositiveInt | None = Field(
+        None, description="width of a head; null: n_embd over the heads that share it (those of a way in Kraken)"
+    )
     n_ways: PositiveInt = Field(1, description="independent ways N per layer; 1 where the architecture has none")
     track_depth: PositiveInt = Field(1, description="layers between two meetings of Parallel Track's tracks, D")
     block_size: PositiveInt = Field(1024, description="longest context in tokens")
@@ -56,4 +59,6 @@ class ModelConfig(Group):
 
     def identity(self) -> dict[str, Any]:
         """The shape alone: the recipe and the name say nothing about what the model computes."""
-        return self.model_dump(mode="json", exclude={"recipe", "name"})
+        return self.model_dump(
+            mode="json", exclude={"recipe", "name"} | ({"head_dim"} if self.head_dim is None else set())
+        )

@@ -27,10 +27,10 @@ def variant(config: Config, spelled: Sequence[str] = (), unspelled: Sequence[str
         else:
             expected = chosen(config.scale.name, config.model.name, group)
         ours = values(config, [group])[group]
-        for one in [field] if field else ours:
+        for one in [field] if field else {**ours, **expected}:
             key = f"{group}.{one}"
-            if key not in IN_THE_NAME and (one not in expected or ours[one] != expected[one]):
-                differing[key] = ours[one]
+            if key not in IN_THE_NAME and (one not in expected or ours.get(one) != expected[one]):
+                differing[key] = ours.get(one)
     return VARIANT + fingerprint(differing)[:6] if differing else ""
 
 

@@ -1,6 +1,7 @@
-"""The parameter budget: the width that gives a model a chosen number of parameters."""
+"""Budgets of parameters and of FLOPs: the width that keeps one."""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,7 +9,7 @@ from pipeline.config.model import ModelConfig
 from pipeline.errors import ConfigError
 from pipeline.models import count
 from pipeline.models.architectures import block_of
-from pipeline.models.placement import shape_faults
+from pipeline.models.placement import Placement, head_dim, local_shape, shape_faults
 
 Counts = Literal["all", "layers"]  # layers: no embeddings and no head
 COUNT = {"all": count.parameters, "layers": count.layer_parameters}
@@ -46,17 +47,56 @@ def solve_width(
 
     if faults := shape_faults(at(step)):
         raise ConfigError("; ".join(faults))
-    # every matrix is d × d or d × constant: three widths tell the whole quadratic a·k² + b·k + c of k = width / step
-    one, two, three = (count_at(k * step) for k in (1, 2, 3))
-    if parameters < one / 2:
+    if parameters < (least := count_at(step)) / 2:
         raise ConfigError(
             f"parameters={parameters}: too few for {n_ways} ways of {heads_per_way} heads, each a multiple of "
-            f"{head_multiple} wide; {one} is the least"
+            f"{head_multiple} wide; {least} is the least"
         )
+    low = max(1, math.floor(_steps(count_at, step, parameters)))
+    best = min((low * step, (low + 1) * step), key=lambda width: abs(count_at(width) - parameters))
+    return Width(best, head_dim(at(best)), count_at(best))
+
+
+def solve_flops(
+    template: ModelConfig, like: ModelConfig, tp_size: int, contexts: Sequence[int], multiple: int = 8
+) -> ModelConfig:
+    """The template with a way a rank whose prefill FLOPs are nearest to a rank's of `like`, the worst context counting.
+
+    A way has the heads of one rank of `like`, as wide as there, so that attention costs the same at every context;
+    n_embd, a multiple of `multiple`, does the rest. Raises ConfigError where tp_size does not divide `like`, and
+    where the template's architecture has no ways of its own width.
+    """
+    if block_of(template.architecture).ways != "own":
+        raise ConfigError(f"model.architecture={template.architecture}: its ways have no width of their own to solve")
+    here = Placement(0, tp_size)
+    share = local_shape(like, here)
+    goal = {context: count.prefill_flops(like, 1, context, here) for context in contexts}
+
+    def at(width: int) -> ModelConfig:
+        shape = {"n_ways": tp_size, "n_head": tp_size * share.n_head, "head_dim": share.head_dim, "n_embd": width}
+        return template.model_copy(update=shape)
+
+    def flops(width: int, context: int) -> int:
+        return count.prefill_flops(at(width), 1, context, here)
+
+    exact = [
+        _steps(lambda width, context=context: flops(width, context), multiple, goal[context])  # type: ignore[misc]
+        for context in contexts
+    ]
+    near = range(max(1, math.floor(min(exact))), math.ceil(max(exact)) + 1)
+    return at(
+        min(
+            (steps * multiple for steps in near),
+            key=lambda width: max(abs(flops(width, context) / goal[context] - 1) for context in contexts),
+        )
+    )
+
+
+def _steps(cost: Callable[[int], int], step: int, goal: int) -> float:
+    """How many steps of width cost `goal`."""
+    # every matrix is d × d or d × constant: three widths tell the whole quadratic a·k² + b·k + c of k = width / step
+    one, two, three = (cost(k * step) for k in (1, 2, 3))
     a = (three - 2 * two + one) / 2
     b = two - one - 3 * a
     c = one - a - b
-    exact = (math.sqrt(max(0.0, b * b + 4 * a * (parameters - c))) - b) / (2 * a)
-    low = max(1, math.floor(exact))
-    best = min((low * step, (low + 1) * step), key=lambda width: abs(count_at(width) - parameters))
-    return Width(best, best // sharing, count_at(best))
+    return (math.sqrt(max(0.0, b * b + 4 * a * (goal - c))) - b) / (2 * a)

@@ -9,7 +9,13 @@ from pipeline.models.architectures import block_of
 from pipeline.models.block import LocalShape
 
 MIXING = ("mixing", "mixes_first_layer", "init_over_ways")  # fields for architectures that mix their ways
-FORWARD = ("mixing", "mixes_first_layer", "position", "tie_embeddings")  # fields by which a forward may differ
+FORWARD = (
+    "mixing",
+    "mixes_first_layer",
+    "position",
+    "tie_embeddings",
+    "head_dim",
+)  # fields by which a forward may differ
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,9 @@ def has_ways(config: ModelConfig) -> bool:
 
 
 def head_dim(config: ModelConfig) -> int:
-    """Width of one attention head: of the way's width where ways are blocks of their own."""
+    """Width of one attention head: as set, else of the way's width where ways are blocks of their own."""
+    if config.head_dim is not None:
+        return config.head_dim
     heads = config.heads_per_way if block_of(config.architecture).ways == "own" else config.n_head
     return config.n_embd // heads
 
@@ -87,7 +95,7 @@ def shape_faults(config: ModelConfig) -> list[str]:
         )
     else:
         heads = config.heads_per_way if block.ways == "own" else config.n_head
-        if config.n_embd % heads:
+        if config.head_dim is None and config.n_embd % heads:
             faults.append(
                 f"model.n_embd={config.n_embd}: must be divisible by the {heads} heads that share it; "
                 f"{_nearest_multiple(config.n_embd, heads)} would be"
@@ -128,7 +136,7 @@ def _text(value: object) -> str:
 def weights_identity(config: ModelConfig) -> dict[str, object]:
     """What a checkpoint must agree in: schedules of one architecture share their weights."""
     owner = block_of(config.architecture).weights_of or config.architecture
-    return {**config.identity(), "architecture": owner}
+    return {**config.identity(), "architecture": owner, "head_dim": head_dim(config)}
 
 
 def check_trainable(config: ModelConfig) -> None:

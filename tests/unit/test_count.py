@@ -6,11 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
+from pipeline.communication import SkippedCommunicator
 from pipeline.compose import model_config
 from pipeline.config import ModelConfig
 from pipeline.errors import ConfigError
 from pipeline.models import architectures, build_model, count
-from pipeline.models.budget import solve_width
+from pipeline.models.budget import solve_flops, solve_width
 from pipeline.models.placement import Placement
 from pipeline.models.trace import trace
 
@@ -123,6 +124,46 @@ def test_a_template_that_cannot_be_built_has_no_width():
         solve_width(template, 10**6, 4)
     with pytest.raises(ConfigError, match="parameters=10: too few"):
         solve_width(model_config("demo_standard"), 10, 4)
+
+
+def rank_flops(model: ModelConfig, tp_size: int, context: int) -> float:
+    """What PyTorch counts of one rank's prefill on meta tensors; of attention, which it counts whole, half."""
+    build = build_model(model, Placement(0, tp_size), seed=None, device="meta")
+    tokens = torch.zeros(1, context, dtype=torch.long, device="meta")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        build.hidden(tokens, SkippedCommunicator(tp_size), last_only=True)
+    counted = counter.get_flop_counts()["Global"]
+    return sum(flops if "mm" in str(op) else flops / 2 for op, flops in counted.items())
+
+
+@pytest.mark.parametrize("tp_size", [2, 4])
+def test_a_model_at_equal_flops_is_the_nearest_of_its_width(tp_size):
+    """The head is left out of the reference: 0.7% of a rank's FLOPs at most, and nearly alike in both."""
+    standard, contexts = model_config("standard_124m"), (128, 256, 512)
+    shipped = model_config(f"cpu_kraken_flops_{tp_size}way")
+    found = solve_flops(model_config(f"cpu_kraken_{tp_size}way"), standard, tp_size, contexts)
+    assert found.identity() == shipped.identity()
+    goal = {context: rank_flops(standard, tp_size, context) for context in contexts}
+
+    def worst(width: int) -> float:
+        model = found.model_copy(update={"n_embd": width})
+        return max(abs(rank_flops(model, tp_size, context) / goal[context] - 1) for context in contexts)
+
+    assert worst(found.n_embd) < 0.01
+    assert worst(found.n_embd) < min(worst(found.n_embd - 8), worst(found.n_embd + 8))
+
+
+def test_flops_are_solved_for_ways_of_their_own_width_alone():
+    with pytest.raises(ConfigError, match="architecture=desync: its ways have no width of their own"):
+        solve_flops(model_config("demo_desync_4way"), model_config("demo_standard"), 4, [128])
+    with pytest.raises(ConfigError, match="tp_size=3: must divide the 4 heads"):
+        solve_flops(model_config("demo_kraken_6way"), model_config("demo_standard"), 3, [128])
+
+
+def test_a_head_may_be_narrower_than_its_share_of_the_stream():
+    model = build_model(model_config("cpu_kraken_flops_4way"), Placement(1, 4), seed=None, device="meta")
+    attention = model.blocks[0].attn
+    assert attention.qkv.weight.shape == (1, 576, 3 * 3 * 64) and attention.out.weight.shape == (1, 3 * 64, 576)
 
 
 def kraken_parameters(n_embd: int, n_layer: int, n_ways: int, vocab_size: int, block_size: int) -> int:

@@ -99,7 +99,8 @@ def _check(folder: Path, benchmark: BenchmarkConfig, models: Models, architectur
     engine_folder.read(folder)
     spec, model = EngineSpec.read(folder / SPEC), models.by_architecture[architecture]
     ours, theirs = model.identity(), spec.model.identity()
-    odd = [f"{key}={theirs[key]}, not {ours[key]}" for key in ours if ours[key] != theirs[key]]
+    keys = sorted({*ours, *theirs})
+    odd = [f"{key}={theirs.get(key)}, not {ours.get(key)}" for key in keys if ours.get(key) != theirs.get(key)]
     if spec.dtype != benchmark.dtype:
         odd.append(f"dtype={spec.dtype}, not {benchmark.dtype}")
     longest, largest = max(benchmark.contexts), max(benchmark.batch_sizes)

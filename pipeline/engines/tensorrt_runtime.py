@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from pipeline.communication.distributed import all_gather
 from pipeline.errors import CheckpointError, MissingRequirementError, RunError
 from pipeline.export import folder as engine_folder
 from pipeline.export.heads import torch_dtype
@@ -21,6 +22,8 @@ from pipeline.export.spec import EngineSpec
 from pipeline.export.tensorrt import module
 from pipeline.export.tensorrt.graph import dimension_sizes
 from pipeline.export.tensorrt.program import Program, play
+from pipeline.models.greedy import best_of_ranks
+from pipeline.models.placement import vocabulary_share
 
 WARMUP_RUNS = 2  # before capture: TensorRT and NCCL allocate on their first runs
 
@@ -54,6 +57,7 @@ class TensorRTEngine:
         self.trt, self.device, self.cuda_graph = trt, device, cuda_graph
         self.mode = result.mode
         self.spec = EngineSpec.read(folder / SPEC)
+        self.share = vocabulary_share(self.spec.model, self.spec.placement(rank))
         details = result.rank_details[rank]
         self.program = Program.read(details["program"])
         self.segments: list[dict[str, Any]] = details["segments"]
@@ -96,9 +100,8 @@ class TensorRTEngine:
                 buffers.graph.replay()
             else:
                 self._forward(buffers)
-            first = buffers.tensors["logits"][:, -1].argmax(-1)
         torch.cuda.current_stream(self.device).wait_stream(self.main)
-        return first
+        return buffers.tensors["first"]
 
     def _prepare(self, batch: int, length: int) -> Buffers:
         """Allocate every tensor between segments, tell the contexts, and capture one forward."""
@@ -139,8 +142,13 @@ class TensorRTEngine:
         return graph
 
     def _forward(self, buffers: Buffers) -> None:
-        """Issue the program on the main and the side stream."""
+        """Issue the program on the main and the side stream, and pick the token that is likeliest over all ranks."""
         play(self.program, _Streams(self, buffers))
+        logits = buffers.tensors["logits"][:, -1]  # (B, V / N)
+        if self.spec.tp_size == 1:
+            buffers.tensors["first"] = logits.argmax(-1)  # (B,)
+        else:
+            buffers.tensors["first"] = best_of_ranks(logits, self.share, all_gather)
 
 
 class _Streams:

@@ -40,6 +40,11 @@ def graphs_of(models, architecture, tp_size, **changes):
     return [build.write_networks(trt, spec, source, rank).graph for rank in range(tp_size)]
 
 
+def logits_of(held):  # of every rank (B, n, V / N) -> (B, n, V)
+    """The whole vocabulary's logits from every rank's share."""
+    return torch.cat([one["logits"] for one in held], dim=-1)
+
+
 def inputs(wanted):
     found = tokens()
     return {
@@ -62,10 +67,11 @@ def test_logits_are_the_models(models, architecture, tp_size, dtype):
     if architecture == "standard_split":  # reads chunks: its last position, whatever is wanted
         expected = expected[:, -1:]
     assert expected.std() > 0.5  # logits that a wrong network would miss by much more than the tolerance
-    for held in found:
-        assert held["logits"].dtype == getattr(torch, dtype)
-        assert held["logits"].shape == expected.shape
-        assert (held["logits"].float() - expected).abs().max() < TOLERANCE[dtype]
+    logits = logits_of(found)
+    assert logits.dtype == getattr(torch, dtype)
+    assert logits.shape == expected.shape
+    assert (logits.float() - expected).abs().max() < TOLERANCE[dtype]
+    assert [one["logits"].shape[-1] for one in found] == {1: [301], 2: [151, 150], 4: [76, 75, 75, 75]}[tp_size]
 
 
 @pytest.mark.parametrize("tp_size", [1, 2, 4])
@@ -94,8 +100,8 @@ def test_what_an_ablation_sets_is_in_the_network(changes, tmp_path):
         expected = model(tokens())[:, -1]
     for tp_size, mode in ((1, "whole"), (2, "whole"), (2, "segmented"), (4, "segmented")):
         graphs = graphs_of(models, "kraken", tp_size, mode=mode)
-        for held in interpret(trt, graphs, inputs([10])):
-            assert (held["logits"][:, 0] - expected).abs().max() < TOLERANCE["float32"]
+        logits = logits_of(interpret(trt, graphs, inputs([10])))
+        assert (logits[:, 0] - expected).abs().max() < TOLERANCE["float32"]
 
 
 @pytest.mark.parametrize("architecture", COLLECTIVES)
@@ -165,8 +171,8 @@ def test_standard_with_biases_adds_each_once(tmp_path):
     found = graphs_of({"standard": (model, folder)}, "standard", 2)
     with torch.no_grad():
         expected = model(tokens())[:, -1]
-    for held in interpret(trt, found, inputs([10])):
-        assert (held["logits"][:, 0] - expected).abs().max() < 1e-4
+    logits = logits_of(interpret(trt, found, inputs([10])))
+    assert (logits[:, 0] - expected).abs().max() < 1e-4
 
 
 def test_head_padding_is_in_the_network_and_changes_nothing(models):
@@ -180,7 +186,7 @@ def test_head_padding_is_in_the_network_and_changes_nothing(models):
         build.write_networks(trt, spec.__class__(**{**spec.__dict__, "head_dim": 86}), source, rank).graph
         for rank in range(4)
     ]
-    one, other = (interpret(trt, graphs, inputs([10]))[0]["logits"] for graphs in (padded, bare))
+    one, other = (logits_of(interpret(trt, graphs, inputs([10]))) for graphs in (padded, bare))
     assert (one - other).abs().max() < 1e-5
 
 

@@ -91,7 +91,7 @@ class TensorRTMaker:
         return {
             **{key: ranks[0][key] for key in ("collectives", "layers", "profile")},
             "inputs": "tokens (B, T) int32, positions (T) int32, wanted (n) int32: positions whose logits are wanted",
-            "outputs": "logits (B, n, V)",
+            "outputs": "logits (B, n, V / N): a rank's share of the vocabulary, in the order of ranks",
             "rank_details": ranks,
         }
 

@@ -12,6 +12,7 @@ from pipeline.config.model import ModelConfig
 from pipeline.export.tensorrt.graph import FIRST_TOKENS, OUTPUTS, SECOND_TOKENS, Graph, Value
 from pipeline.export.weights import RankWeights
 from pipeline.models import LocalShape
+from pipeline.models.placement import vocabulary_share
 
 FEATURES = 1 << 2  # the axis that LayerNorm averages over, as a bit mask
 
@@ -224,17 +225,22 @@ class Layers:
         cut.set_input(2, sizes)
         return self.graph.value(cut.get_output(0), (x.shape[0], OUTPUTS, *x.shape[2:]))
 
-    def head(self, x: Value) -> Value:  # (B, n, d) -> (B, n, V)
-        """The product with the embedding, or with the head's own weight."""
+    def head(self, x: Value) -> Value:  # (B, n, d) -> (B, n, V / N)
+        """The product with this rank's rows of the embedding, or of the head's own weight."""
         config, network = self.config, self.graph.network
+        share = vocabulary_share(config, self.weights.placement)
         weight = self.parameter(
             "wte.weight" if config.tie_embeddings else "lm_head.weight", None, (config.vocab_size, config.n_embd)
         )
         table = network.add_shuffle(weight)
         table.reshape_dims = (1, config.vocab_size, config.n_embd)
+        if len(share) < config.vocab_size:
+            table = network.add_slice(
+                table.get_output(0), (0, share.start, 0), (1, len(share), config.n_embd), (1, 1, 1)
+            )
         operation = self.graph.trt.MatrixOperation
         product = network.add_matrix_multiply(
             self.graph.use(x), operation.NONE, table.get_output(0), operation.TRANSPOSE
         )
         product.name = "head"
-        return self.graph.value(product.get_output(0), (*x.shape[:2], config.vocab_size))
+        return self.graph.value(product.get_output(0), (*x.shape[:2], len(share)))

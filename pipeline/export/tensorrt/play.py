@@ -21,7 +21,7 @@ Ways = tuple[Value, ...]  # one value a way here, or one that all ways share
 
 
 def write(graph: Graph, layers: Layers, placement: Placement) -> None:
-    """Write one rank's model into `graph`: inputs tokens, positions and wanted (of two chunks none), output logits."""
+    """Write one rank's model into `graph`: inputs tokens, positions and (not of two chunks) wanted, output logits."""
     model = build_model(layers.config, placement, seed=None, device="meta")
     values.run(model, NetworkWriter(graph, layers), torch.empty(1, 1, dtype=torch.long, device="meta"))
 

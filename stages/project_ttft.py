@@ -59,7 +59,7 @@ def calibrated(config: "Config") -> "tuple[Hardware, Calibration | None, bool]":
 
 
 def _metrics(found: "ProjectionResult") -> dict[str, float]:
-    speedups = {f"{one.architecture}_geomean_speedup": one for one in found.headline.all if one.kind == "projected"}
+    speedups = {one.metric: one for one in found.headline.all if one.kind == "projected"}
     return {
         **{name: one.geomean_speedup for name, one in speedups.items()},
         **{f"{group}_mean_absolute_error": one.mean_absolute_error for group, one in found.errors.items() if one},

@@ -8,9 +8,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from pipeline.config.group import Group, Name, Once
-from pipeline.config.link import LOOPBACK, bits_per_second
+from pipeline.config.link import LOOPBACK, is_link
 
 BASELINE = "standard"  # what every speedup is measured against
+Wire = Literal["float32", "bfloat16", "int8"]
+WIRES: tuple[Wire, ...] = ("float32", "bfloat16", "int8")  # how sums may travel; the first is how they do anyway
 ARCHITECTURES = Path(__file__).parents[1] / "models" / "architectures"
 
 
@@ -26,6 +28,20 @@ def architecture_of(label: str) -> str:
     The label itself where it is none: `block_of` refuses it, with the names there are.
     """
     return next((name for name in _architectures() if label == name or label.startswith(f"{name}_")), label)
+
+
+def wire_of(label: str) -> Wire:
+    """How a label's sums travel: `kraken_int8` is `kraken` with its sums as int8; float32 where it does not say."""
+    return next((wire for wire in WIRES[1:] if label.endswith(f"_{wire}")), WIRES[0])
+
+
+def unwired(label: str) -> str:
+    """The label whose model this one runs, its sums as they are."""
+    return label.removesuffix(f"_{wire_of(label)}")
+
+
+def wired(label: str, wire: str) -> str:
+    return label if wire == WIRES[0] else f"{label}_{wire}"
 
 
 class Shape(Group):
@@ -87,7 +103,9 @@ class BenchmarkConfig(Group):
     repeats_min: PositiveInt = Field(10, description="rounds that a launch keeps at least")
     repeats_max: PositiveInt = Field(60, description="rounds that a launch keeps at most")
     diagnostics_every: PositiveInt = Field(
-        1, description="of so many rounds one also times what explains rows: collectives left out, or awaited at once"
+        1,
+        description="of so many rounds one also times what explains rows: collectives left out, or awaited at once",
+        le=3,
     )
     interval_width: PositiveFloat = Field(
         0.05, description="stop when the 95% interval is narrower than this share of the median"
@@ -112,6 +130,17 @@ class BenchmarkConfig(Group):
     cuda_graph: bool = Field(True, description="capture the prefill in one CUDA graph (GPU only)")
     transport: Literal["gloo", "socket"] = Field(
         "gloo", description="what carries all-reduces on CPU: gloo, or direct sockets that the kernel drives alone"
+    )
+    wires: Annotated[list[Wire], Once] = Field(
+        default_factory=lambda: [WIRES[0]],
+        description="how sums travel between ranks on CPU, float32 first; with several, every architecture is timed "
+        "once a wire: LABEL_bfloat16 and LABEL_int8 stand beside LABEL",
+        min_length=1,
+    )
+    wire_errors: Shape | None = Field(
+        None,
+        description="with several wires: models whose logits and loss are compared between wires, trained ones where "
+        "the scale has them; null: the first of `shapes`",
     )
     decode_contexts: Annotated[list[PositiveInt], Once] = Field(
         default_factory=list, description="prompt lengths that decoding starts from; empty: those of `contexts`"
@@ -145,12 +174,26 @@ class BenchmarkConfig(Group):
             for label in self.derived
             if label in own
         ]
-        if faults := [*faults, *self._headline_faults(), *self._serving_faults()]:
+        if faults := [*faults, *self._headline_faults(), *self._wire_faults(), *self._serving_faults()]:
             raise ValueError("\n".join(faults))
         return self
 
+    def _wire_faults(self) -> list[str]:
+        named = f"wires={self.wires}"
+        faults = [
+            f"architectures={self.architectures}: {label} is what wires=[float32, {wire_of(label)}] makes of "
+            f"{unwired(label)}; name that one"
+            for label in self.architectures
+            if label != unwired(label)
+        ]
+        if self.wires[0] != WIRES[0]:
+            faults.append(f"{named}: must begin with {WIRES[0]}, which speedups are against")
+        if len(self.wires) > 1 and (self.dtype != "float32" or self.engine != "torch" or self.protocol != "ranks"):
+            faults.append(f"{named}: other wires need dtype=float32, engine=torch and protocol=ranks; or set [float32]")
+        return faults
+
     def _headline_faults(self) -> list[str]:
-        odd_links = [link for link in self.headline_links if link != LOOPBACK and bits_per_second(link) is None]
+        odd_links = [link for link in self.headline_links if not is_link(link)]
         odd_contexts = [context for context in self.headline_contexts if context not in self.contexts]
         faults = []
         if odd_links:

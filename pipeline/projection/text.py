@@ -1,7 +1,7 @@
 """A projection as text for the terminal."""
 
 from pipeline.results.projection import ProjectionResult, ProjectionRow
-from pipeline.results.ttft import BASELINE, BOUND, Cell
+from pipeline.results.ttft import BOUND, Cell
 
 
 def text(result: ProjectionResult) -> str:
@@ -24,7 +24,7 @@ def text(result: ProjectionResult) -> str:
         if errors
     ]
     lines += [
-        f"{entry.architecture} over {BASELINE}, geometric mean of {entry.rows} rows: "
+        f"{entry.architecture} over {entry.against}, geometric mean of {entry.rows} rows: "
         f"{entry.geomean_speedup:+.1%} ({entry.kind})"
         for entry in result.headline.all
         if entry.architecture != BOUND

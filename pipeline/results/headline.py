@@ -1,71 +1,126 @@
-"""Geometric means over many cells, an architecture and kind each: computed once, where the rows are made."""
+"""Geometric means over many cells, an architecture, kind and rival each: computed once, where the rows are made."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from pipeline.results.kinds import Kind
-from pipeline.results.statistics import Compared, geomean, geomean_interval
-from pipeline.results.ttft import BASELINE, EXPOSED_BAND, NO_LINK, Cell, Headline, HeadlineEntry, TimedRow
+from pipeline.results.statistics import Compared, Ends, Over, geomean, geomean_interval
+from pipeline.results.ttft import BASELINE, BOUND, EXACT_RIVAL, NO_LINK, Cell, Headline, HeadlineEntry, TimedRow
+
+RIVALS = (BASELINE, EXACT_RIVAL)
 
 
-def headline(rows: Sequence[TimedRow]) -> Headline:
-    """Entries over `rows`, never across kinds.
+@dataclass(frozen=True)
+class Named:
+    """The cells that a benchmark names before it measures: of these links and prompt lengths; empty: of any."""
+
+    links: Sequence[str] = ()
+    contexts: Sequence[int] = ()
+
+    @property
+    def is_any(self) -> bool:
+        """Whether nothing is named."""
+        return not self.links and not self.contexts
+
+    def __contains__(self, cell: Cell) -> bool:
+        return (not self.links or cell.link in self.links) and (not self.contexts or cell.context in self.contexts)
+
+
+def headline(rows: Sequence[TimedRow], named: Named | None = None) -> Headline:
+    """Entries over `rows`, never across kinds; without `named` cells there are none of those.
 
     Rows without communication are left out: they say nothing about a speedup. Where no cell of a kind had cores
     enough for its ranks, the crowded ones stand and say so.
     """
-    told = [row for row in rows if row.link != NO_LINK]
     every: list[HeadlineEntry] = []
-    band: list[HeadlineEntry] = []
+    chosen: list[HeadlineEntry] = []
+    for own in by_kind(rows).values():
+        every += _entries(own)
+        if named is not None and not named.is_any:
+            chosen += _entries([row for row in own if row.cell in named])
+    return Headline(all=every, named=chosen)
+
+
+def by_kind(rows: Sequence[TimedRow]) -> dict[Kind, list[TimedRow]]:
+    """The rows that a headline is over: with communication, and with cores of their own where any of the kind had."""
+    told = [row for row in rows if row.link != NO_LINK]
+    found: dict[Kind, list[TimedRow]] = {}
     for kind in dict.fromkeys(row.kind for row in told):
         own = [row for row in told if row.kind == kind]
-        chosen = [row for row in own if not row.is_crowded] or own
-        baselines = {row.cell: row for row in chosen if row.architecture == BASELINE}
-        exposed = {cell for cell, row in baselines.items() if _is_in_band(row)}
-        every += _entries(kind, chosen, baselines)
-        band += _entries(kind, [row for row in chosen if row.cell in exposed], baselines)
-    return Headline(all=every, exposed_band=band)
+        found[kind] = [row for row in own if not row.is_crowded] or own
+    return found
 
 
-def _is_in_band(row: TimedRow) -> bool:
-    low, high = EXPOSED_BAND
-    exposed = row.exposed_communication_ms
-    return exposed is not None and low <= exposed / row.milliseconds <= high
-
-
-def _entries(kind: Kind, rows: Sequence[TimedRow], baselines: Mapping[Cell, TimedRow]) -> list[HeadlineEntry]:
-    entries = []
-    for architecture in dict.fromkeys(row.architecture for row in rows if row.architecture != BASELINE):
-        own = [row for row in rows if row.architecture == architecture and row.speedup is not None]
-        if not own:
-            continue
-        speedups = [row.speedup for row in own if row.speedup is not None]
-        shares = [row.share_hidden for row in own if row.share_hidden is not None]
-        compared = [_compared(row, baselines.get(row.cell)) for row in own]
-        known = [one for one in compared if one is not None]
-        low, high = geomean_interval(known) if len(known) == len(own) else (None, None)
-        entries.append(
-            HeadlineEntry(
-                kind=kind,
-                architecture=architecture,
-                geomean_speedup=geomean(speedups),
-                geomean_speedup_low=low,
-                geomean_speedup_high=high,
-                least_speedup=min(speedups),
-                most_speedup=max(speedups),
-                median_share_hidden=float(np.median(shares)) if shares else None,
-                least_share_hidden=min(shares) if shares else None,
-                rows=len(own),
-                cells=[row.cell for row in own],
-                oversubscribed=any(row.is_crowded for row in own),
-            )
-        )
+def _entries(rows: Sequence[TimedRow]) -> list[HeadlineEntry]:
+    """Of one kind: every architecture against the baseline, then all but the bound against the exact rival."""
+    entries: list[HeadlineEntry] = []
+    for against in RIVALS:
+        rivals = {row.cell: row for row in rows if row.architecture == against}
+        skipped = (BASELINE,) if against == BASELINE else (BASELINE, BOUND, against)
+        known = [row for row in rows if row.architecture not in skipped and speedup(row, rivals, against) is not None]
+        entries += [
+            _entry([row for row in known if row.architecture == architecture], rivals, against, rows)
+            for architecture in dict.fromkeys(row.architecture for row in known)
+        ]
     return entries
 
 
-def _compared(row: TimedRow, baseline: TimedRow | None) -> Compared | None:
-    """The samples behind a row's speedup, where both rows have them."""
-    if row.launches is None or baseline is None or baseline.launches is None:
+def _entry(
+    own: Sequence[TimedRow], rivals: Mapping[Cell, TimedRow], against: str, rows: Sequence[TimedRow]
+) -> HeadlineEntry:
+    speedups = [value for row in own if (value := speedup(row, rivals, against)) is not None]
+    is_baseline = against == BASELINE
+    shares = [row.share_hidden for row in own if row.share_hidden is not None and is_baseline]
+    cells = [row.cell for row in own]
+    exposed = [
+        row.exposed_communication_ms / row.milliseconds
+        for row in rows
+        if row.architecture == BASELINE and row.exposed_communication_ms is not None and row.cell in cells
+    ]
+    (low, high), over = sure(own, [rivals.get(cell) for cell in cells])
+    return HeadlineEntry(
+        kind=own[0].kind,
+        architecture=own[0].architecture,
+        against=against,
+        geomean_speedup=geomean(speedups),
+        geomean_speedup_low=low,
+        geomean_speedup_high=high,
+        interval_over=over,
+        least_speedup=min(speedups),
+        most_speedup=max(speedups),
+        median_share_hidden=float(np.median(shares)) if shares else None,
+        least_share_hidden=min(shares) if shares else None,
+        exposed_low=min(exposed, default=None),
+        exposed_high=max(exposed, default=None),
+        rows=len(own),
+        cells=cells,
+        oversubscribed=any(row.is_crowded for row in own),
+    )
+
+
+def speedup(row: TimedRow, rivals: Mapping[Cell, TimedRow], against: str) -> float | None:
+    """t_rival / t − 1 from both speedups over the baseline, which is all that is known of some rows; None: unknown."""
+    if against == BASELINE or row.speedup is None:
+        return row.speedup
+    rival = rivals.get(row.cell)
+    return None if rival is None or rival.speedup is None else (1 + row.speedup) / (1 + rival.speedup) - 1
+
+
+def sure(own: Sequence[TimedRow], rivals: Sequence[TimedRow | None]) -> tuple[Ends, Over | None]:
+    """The 95% interval of the geometric mean of t_rival / t − 1, cell by cell, and what it is over.
+
+    None where a row has no samples, or too few.
+    """
+    compared = [_compared(row, rival) for row, rival in zip(own, rivals, strict=True)]
+    known = [one for one in compared if one is not None]
+    ends = geomean_interval(known) if len(known) == len(compared) else (None, None)
+    return ends, None if ends[0] is None else known[0].over
+
+
+def _compared(row: TimedRow, rival: TimedRow | None) -> Compared | None:
+    """The samples behind both rows' times, where both have them."""
+    if row.launches is None or rival is None or rival.launches is None:
         return None
-    return Compared(baseline.launches, row.launches, row.alternates)
+    return Compared(rival.launches, row.launches, row.alternates and rival.alternates)

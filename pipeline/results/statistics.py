@@ -111,7 +111,7 @@ def median(samples: Launches) -> float:
     """Geometric mean over launches of each one's median; raises ValueError without samples."""
     if len(samples) == 1 and len(samples[0]):
         return float(np.median(samples[0]))
-    return float(np.exp(launch_logs(samples).mean()))
+    return math.exp(launch_logs(samples).mean())
 
 
 def launch_logs(samples: Launches) -> Floats:
@@ -145,7 +145,7 @@ def _order(rounds: int, confidence: float) -> tuple[int, float]:
     """
 
     def cover(k: int) -> float:
-        return 1 - 2 * sum(math.comb(rounds, i) for i in range(k)) / 2**rounds
+        return 1 - 2 * sum(math.comb(rounds, i) for i in range(k)) * 0.5**rounds
 
     k = max(k for k in range(1, rounds // 2 + 1) if cover(k) >= confidence)
     share = (cover(k) - confidence) / (cover(k) - cover(k + 1))

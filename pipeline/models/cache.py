@@ -1,8 +1,9 @@
 """The keys and values of earlier tokens, so that a forward computes new tokens only."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from pipeline.models.attention import causal_attention
 
 
 class LayerCache:
@@ -35,18 +36,6 @@ class PromptMemory:
             k, v = torch.cat([self.keys, k], dim=2), torch.cat([self.values, v], dim=2)
         self.keys, self.values = k, v
         return causal_attention(q, k, v)
-
-
-def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # q (W·B, h, T, hd); k, v (W·B, h, S, hd)
-    """Attention of the last T of S positions over all S, each to itself and what is before it."""
-    new, all_of_them = q.shape[2], k.shape[2]
-    if new == all_of_them:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    if new == 1:  # a single new token sees everything
-        return F.scaled_dot_product_attention(q, k, v)
-    rows = torch.arange(all_of_them - new, all_of_them, device=q.device)[:, None]
-    mask = torch.arange(all_of_them, device=q.device)[None, :] <= rows  # (T, S)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
 class KeyValueCache:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from pipeline.models.attention import causal_attention, is_plain_inference
 from pipeline.models.cache import LayerCache, PromptMemory
 
 SLOPE, CUBIC = 2 * math.sqrt(2 / math.pi), 0.044715  # of GELU: 2u = SLOPE · (x + CUBIC · x^3)
@@ -27,18 +28,19 @@ class WayLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(n_ways, in_features, out_features))
         self.bias = nn.Parameter(torch.zeros(n_ways, out_features)) if bias else None
 
-    def forward(self, x: Tensor) -> Tensor:  # (W or 1, B, T, in) -> (W, B, T, out)
+    def forward(self, x: Tensor, adds_bias: bool = True) -> Tensor:  # (W or 1, B, T, in) -> (W, B, T, out)
         n_ways, n_in, n_out = self.weight.shape
         _, b, t, _ = x.shape
+        bias = self.bias if adds_bias else None
         if n_ways == 1:  # a plain product is faster than a batch of one
             flat, weight = x.reshape(b * t, n_in), self.weight.squeeze(0)  # backward of [0] would fill a whole gradient
-            if self.bias is None:
+            if bias is None:
                 return torch.mm(flat, weight).view(1, b, t, n_out)
-            return torch.addmm(self.bias.squeeze(0), flat, weight).view(1, b, t, n_out)
+            return torch.addmm(bias.squeeze(0), flat, weight).view(1, b, t, n_out)
         rows = x.expand(n_ways, b, t, n_in).reshape(n_ways, b * t, n_in)
-        if self.bias is None:
+        if bias is None:
             return torch.bmm(rows, self.weight).view(n_ways, b, t, n_out)
-        return torch.baddbmm(self.bias[:, None, :], rows, self.weight).view(n_ways, b, t, n_out)
+        return torch.baddbmm(bias[:, None, :], rows, self.weight).view(n_ways, b, t, n_out)
 
 
 class WayLayerNorm(nn.Module):
@@ -81,7 +83,7 @@ class Attention(nn.Module):
         w, b, t, _ = qkv.shape
         parts = qkv.view(w * b, t, 3, self.n_head, self.head_dim).unbind(2)  # each (W·B, T, h, hd)
         q, k, v = (part.transpose(1, 2) for part in parts)  # each (W·B, h, T, hd)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True) if cache is None else cache.attend(q, k, v)
+        y = causal_attention(q, k, v) if cache is None else cache.attend(q, k, v)
         y = y.transpose(1, 2).reshape(w, b, t, self.n_head * self.head_dim)
         out: Tensor = self.out(y)
         return out
@@ -96,23 +98,41 @@ class FeedForward(nn.Module):
         self.down = WayLinear(n_ways, hidden, n_embd, bias)
 
     def forward(self, x: Tensor) -> Tensor:  # (W, B, T, d) -> (W, B, T, d)
-        out: Tensor = self.down(gelu(self.up(x)))
+        if is_plain_inference(x):
+            hidden = overwrite_with_gelu(self.up(x, adds_bias=False), self.up.bias)
+        else:
+            hidden = gelu(self.up(x))
+        out: Tensor = self.down(hidden)
         return out
 
 
 def gelu(x: Tensor) -> Tensor:
     """GELU by its tanh approximation, x/2 · (1 + tanh u) with u = sqrt(2/pi) · (x + 0.044715 x^3).
 
-    In float32 on a CPU it is computed as x · sigmoid(2u), the same function: torch's own takes twice as long there,
-    forward and backward, and GELU is most of what a model does beside its products.
+    In float32 on a CPU a model computes it as x · sigmoid(2u), the same function, here and in `overwrite_with_gelu`:
+    torch's own takes twice as long there, and GELU is most of what a model does beside its products.
     """
-    if not x.is_cpu or x.dtype != torch.float32 or torch.compiler.is_compiling():
-        return F.gelu(x, approximate="tanh")
-    if torch.is_grad_enabled() and x.requires_grad:
-        y: Tensor = _Gelu.apply(x)  # type: ignore[no-untyped-call]
-        return y
-    twice_u = torch.addcmul(torch.tensor(SLOPE), x, x, value=SLOPE * CUBIC).mul_(x)
-    return twice_u.sigmoid_().mul_(x)
+    if x.is_cpu and x.dtype == torch.float32 and x.requires_grad and not torch.compiler.is_compiling():
+        if torch.is_grad_enabled():
+            y: Tensor = _Gelu.apply(x)  # type: ignore[no-untyped-call]
+            return y
+    return F.gelu(x, approximate="tanh")
+
+
+def overwrite_with_gelu(x: Tensor, bias: Tensor | None = None) -> Tensor:  # x (W, …, n), contiguous; bias (W, n)
+    """GELU of x + bias in x's own memory, float32 on a CPU and without gradients: chunk by chunk, while it is near."""
+    most = GELU_CHUNK // 2 * torch.get_num_threads()
+    slope = torch.tensor(SLOPE)
+    ways = [x.view(-1, x.shape[-1])] if bias is None else x.view(len(bias), -1, x.shape[-1]).unbind()
+    for way, added in zip(ways, [None] if bias is None else bias.unbind(), strict=True):
+        count = max(1, min(len(way), -(-way.numel() // most)))
+        free = torch.empty(-(-len(way) // count), way.shape[-1])
+        for part in way.chunk(count):
+            if added is not None:
+                part.add_(added)
+            twice_u = torch.addcmul(slope, part, part, value=SLOPE * CUBIC, out=free[: len(part)]).mul_(part)
+            part.mul_(twice_u.sigmoid_())
+    return x
 
 
 class _Gelu(torch.autograd.Function):

@@ -10,7 +10,7 @@ from pipeline.config import ModelConfig
 from pipeline.errors import ConfigError
 from pipeline.models import Placement, architectures, build_model, local_shape
 from pipeline.models.initialise import is_layer_norm
-from pipeline.models.layers import gelu
+from pipeline.models.layers import GELU_CHUNK, FeedForward, gelu, overwrite_with_gelu
 from tests.unit import naive_models as naive
 
 TOKENS = [5, 3, 60, 0, 17, 17, 2, 33, 9]
@@ -187,9 +187,24 @@ def test_gelu_without_gradients_is_the_tanh_approximation():
     x = torch.cat([torch.linspace(-12, 12, 4001), torch.tensor([-1e4, -50.0, 0.0, 50.0, 1e4])])  # (4006,)
     wide = x.double()
     expected = 0.5 * wide * (1 + torch.tanh(math.sqrt(2 / math.pi) * (wide + 0.044715 * wide**3)))
-    with torch.inference_mode():
-        torch.testing.assert_close(gelu(x).double(), expected, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(overwrite_with_gelu(x[None].clone())[0].double(), expected, atol=1e-6, rtol=1e-6)
     learned = x.clone().requires_grad_()
     torch.testing.assert_close(gelu(learned).double(), expected, atol=1e-6, rtol=1e-6)
     gelu(learned).sum().backward()
     assert torch.isfinite(learned.grad).all()
+
+
+@pytest.mark.parametrize(("n_ways", "bias"), [(1, True), (1, False), (3, True), (3, False)])
+@pytest.mark.parametrize("rows", [1, 7, 3 * GELU_CHUNK // 40])
+def test_a_feed_forward_without_gradients_is_the_one_with_them(n_ways, bias, rows):
+    """There the bias and GELU overwrite the product in chunks; what is read stays as it was."""
+    generator = torch.Generator().manual_seed(5)
+    ffn = FeedForward(n_ways, 6, 40, bias)
+    for parameter in ffn.parameters():
+        torch.nn.init.normal_(parameter, generator=generator)
+    x = torch.randn(n_ways, 1, rows, 6, generator=generator)
+    kept, expected = x.clone(), ffn(x)
+    with torch.inference_mode():
+        found = ffn(x)
+    assert torch.equal(x, kept)
+    torch.testing.assert_close(found, expected.detach(), atol=1e-4, rtol=1e-5)

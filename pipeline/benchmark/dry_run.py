@@ -3,9 +3,11 @@
 import os
 from collections.abc import Mapping
 
-from pipeline.benchmark.grid import Cell, Models, cells
+from pipeline.benchmark.grid import Cell, Models, cells, most_tokens, serving_cells
 from pipeline.benchmark.ranks.memory import rank_bytes
+from pipeline.benchmark.ranks.serving import drawn_tokens, schedule
 from pipeline.benchmark.ranks.spec import variants
+from pipeline.benchmark.ttft import SEED
 from pipeline.config.benchmark import BenchmarkConfig
 from pipeline.config.link import LinkConfig
 from pipeline.models import Placement, count, local_shape
@@ -27,10 +29,22 @@ def dry_run(benchmark: BenchmarkConfig, link: LinkConfig, device: str, grid: Map
         f"rounds each, at most about {minutes:.0f} minutes of timing (counted; nothing was run)",
         f"needs {ranks} {_devices(device, ranks)}; links: {named}; {_here(device)}",
     ]
+    lines += [_serving(benchmark, cell) for cell in serving_cells(benchmark)]
     for tp_size, sizes in grid.items():
         for models in sizes:
             lines += ["", *_size(benchmark, models, tp_size, device)]
     return "\n".join(lines)
+
+
+def _serving(benchmark: BenchmarkConfig, cell: Cell) -> str:
+    """What clients ask for, counted: the order of steps depends on no clock."""
+    requests = cell.concurrency * benchmark.requests_per_client
+    steps = schedule(drawn_tokens(requests, benchmark.decode_tokens, SEED), cell.concurrency)
+    return (
+        f"serves {cell.concurrency} at a time, T={cell.context}: {requests} requests of 1 to {most_tokens(benchmark)} "
+        f"tokens behind the first, {requests} prompts and {len(steps) - requests} decode steps for each architecture, "
+        "link and launch, besides the timing above"
+    )
 
 
 def _rows(benchmark: BenchmarkConfig, models: Models) -> int:

@@ -307,7 +307,7 @@ class Launch:
         agree = {name: {"ranks_agree": all(one[name] == tokens[0][name] for one in tokens)} for name in tokens[0]}
         _check_agreement(agree, self.unit.tp_size)
         answer.served = by_rank[0]
-        return f"{cell.concurrency} clients served"
+        return f"served at concurrency {cell.concurrency}"
 
 
 def _check_agreement(details: Mapping[str, Mapping[str, Any]], tp_size: int) -> None:

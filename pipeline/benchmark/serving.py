@@ -28,7 +28,7 @@ def serving_rows(served: Sequence[Served], benchmark: BenchmarkConfig) -> list[S
     rows = []
     for one in served:
         limit = _limit(one, served, benchmark)
-        rows += [_row(one, benchmark, name, answers, limit) for name, answers in one.answers.items()]
+        rows += [_row(one, benchmark, name, one.answers[name], limit) for name in one.models.by_architecture]
     return rows
 
 

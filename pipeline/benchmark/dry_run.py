@@ -20,7 +20,8 @@ def dry_run(benchmark: BenchmarkConfig, link: LinkConfig, device: str, grid: Map
     over_links = link.links if benchmark.protocol == "ranks" and benchmark.engine == "torch" else None
     ranks = 1 if is_modelled else max(grid)
     groups = [models for sizes in grid.values() for models in sizes]
-    prompts = len(cells(benchmark)) * (1 if over_links is None else len(over_links))
+    each = [cells(benchmark, link) for link in over_links] if over_links is not None else [cells(benchmark)]
+    prompts = sum(map(len, each))
     rows = prompts * sum(_rows(benchmark, models) for models in groups)
     minutes = prompts * len(groups) * benchmark.time_limit_s / 60
     named = "the modelled one" if is_modelled else "the GPUs' own" if over_links is None else ", ".join(over_links)
@@ -58,9 +59,9 @@ def _forwards(benchmark: BenchmarkConfig, models: Models) -> int:
     """Variants that a round times."""
     if benchmark.engine != "torch":
         return len(models.by_architecture)
-    return (
-        2 * len(models.by_architecture) if benchmark.protocol == "one_rank" else len(variants(models.by_architecture))
-    )
+    if benchmark.protocol == "one_rank":
+        return 2 * len(models.by_architecture)
+    return sum(not one.is_diagnostic or benchmark.diagnostics_every > 0 for one in variants(models.by_architecture))
 
 
 def _devices(device: str, ranks: int) -> str:

@@ -1,9 +1,10 @@
 """The grid of a benchmark: which models meet at which context, batch and number of ranks."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from pipeline.config import ModelConfig
-from pipeline.config.benchmark import BASELINE, BenchmarkConfig, Shape, architecture_of
+from pipeline.config.benchmark import BASELINE, BenchmarkConfig, Shape, architecture_of, wired
 from pipeline.errors import ConfigError
 from pipeline.models.architectures import block_of, names
 from pipeline.models.build import check_part
@@ -59,6 +60,17 @@ def expand(benchmark: BenchmarkConfig, model_by_name: ModelByName) -> dict[int, 
     return grid
 
 
+def over_wires(grid: dict[int, list[Models]], wires: Sequence[str]) -> dict[int, list[Models]]:
+    """The grid with a label for every model and wire; labels that differ by their wire alone have one model."""
+
+    def labelled(models: Models) -> Models:
+        chosen = {wired(label, wire): model for wire in wires for label, model in models.by_architecture.items()}
+        configured = frozenset(wired(label, wire) for wire in wires for label in models.configured)
+        return replace(models, by_architecture=chosen, configured=configured)
+
+    return {tp_size: [labelled(models) for models in sizes] for tp_size, sizes in grid.items()}
+
+
 def weights_model(model: ModelConfig) -> ModelConfig:
     """The model whose weights this one runs: itself, unless its architecture is a schedule of another."""
     owner = block_of(model.architecture).weights_of
@@ -67,8 +79,10 @@ def weights_model(model: ModelConfig) -> ModelConfig:
     return model.model_copy(update={"name": model.name.replace(model.architecture, owner), "architecture": owner})
 
 
-def cells(benchmark: BenchmarkConfig) -> list[Cell]:
-    return [Cell(context, batch) for context in benchmark.contexts for batch in benchmark.batch_sizes]
+def cells(benchmark: BenchmarkConfig, link: str | None = None) -> list[Cell]:
+    """All prompts, or those that are timed over a link."""
+    contexts = benchmark.contexts if link is None else benchmark.contexts_by_link.get(link, benchmark.contexts)
+    return [Cell(context, batch) for context in contexts for batch in benchmark.batch_sizes]
 
 
 def decode_cells(benchmark: BenchmarkConfig) -> list[Cell]:

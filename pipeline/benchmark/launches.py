@@ -68,8 +68,9 @@ def measure_grid(
     then, nor any namespace.
     """
     units = [Unit(tp_size, sizes, group) for tp_size, sizes in grid.items() for group in launches(link.links)]
-    prompts = len(cells(benchmark)) + len(decode_cells(benchmark)) + len(serving_cells(benchmark))
-    progress = Progress(say, benchmark.launches * prompts * sum(len(one.sizes) * len(one.links) for one in units))
+    others = len(decode_cells(benchmark)) + len(serving_cells(benchmark))
+    prompts = sum(len(one.sizes) * (len(cells(benchmark, link)) + others) for one in units for link in one.links)
+    progress = Progress(say, benchmark.launches * prompts)
     answers: dict[tuple[int, int], list[CellAnswer]] = {}  # by unit and launch
     with ended_in_order(), tempfile.TemporaryDirectory(prefix="ttft-") as scratch:
         for launch in range(benchmark.launches):
@@ -113,7 +114,7 @@ def _joined(
     found: list[Measured | Decoded | Served] = []
     for models in unit.sizes:
         for link in unit.links:
-            wanted = [(cell, False) for cell in [*cells(benchmark), *serving_cells(benchmark)]]
+            wanted = [(cell, False) for cell in [*cells(benchmark, link), *serving_cells(benchmark)]]
             wanted += [(cell, True) for cell in decode_cells(benchmark)]
             for cell, is_decoded in wanted:
                 key = (models.size, cell.context, cell.batch_size, cell.concurrency, link, is_decoded)
@@ -216,7 +217,7 @@ class Launch:
         speed = self._probe(ranks, link)
         found = []
         asked = (
-            (self._measure, cells(self.benchmark)),
+            (self._measure, cells(self.benchmark, link)),
             (self._decode, decode_cells(self.benchmark)),
             (self._serve, serving_cells(self.benchmark)),
         )

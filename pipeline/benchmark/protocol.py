@@ -29,7 +29,7 @@ class Rules:
     repeats_max: int
     interval_width: float
     time_limit_s: float
-    diagnostics_every: int = 1
+    diagnostics_every: int = 1  # 3 at most, as three rounds are kept unless repeats_min is less; 0: none
 
 
 def is_settled(samples: Sequence[float], tolerance: float) -> bool:
@@ -53,7 +53,7 @@ def warmup_is_over(warmup: Sequence[Sequence[float]], rules: Rules) -> bool:
 def stopped_by(series: Sequence[Sequence[float]], elapsed_s: float, rules: Rules) -> StoppedBy | None:
     """What ends the rounds: enough of them and every variant's interval narrow, the most, or the time. None: nothing.
 
-    Even out of time, three rounds are kept; below six there is no interval.
+    Even out of time, three rounds are kept, or repeats_min where that is fewer.
     """
     rounds = len(series[0])
     if rounds >= rules.repeats_min and all(
@@ -62,7 +62,7 @@ def stopped_by(series: Sequence[Sequence[float]], elapsed_s: float, rules: Rules
         return "interval"
     if rounds >= rules.repeats_max:
         return "repeats_max"
-    return "time_limit" if rounds >= 3 and elapsed_s >= rules.time_limit_s else None
+    return "time_limit" if rounds >= min(3, rules.repeats_min) and elapsed_s >= rules.time_limit_s else None
 
 
 def rotated(names: Sequence[str], turn: int) -> list[str]:
@@ -88,8 +88,8 @@ def run_rounds(
     """Warm up, then time every variant once a round in rotated order until the rules say enough.
 
     `timed(name)` gives (host, device) milliseconds of one forward; `agree(values)` the maximum over ranks of each,
-    so that all ranks decide alike. Of the variants in `diagnostics`, which no rule waits for, only every
-    `diagnostics_every`-th round has a sample: the first of the warm-up and the first counted among them.
+    so that all ranks decide alike. Of the variants in `diagnostics`, which no rule waits for, one of
+    `diagnostics_every` counted rounds has a sample, the middle one; warm-up has them where all rounds do. 0: none has.
     """
     always = [name for name in names if name not in diagnostics]
     warmup: dict[str, list[float]] = {name: [] for name in names}
@@ -99,7 +99,8 @@ def run_rounds(
     end: StoppedBy | None = None
     while end is None:
         series = kept if warm else warmup
-        now = names if len(series[always[0]]) % rules.diagnostics_every == 0 else always
+        every = rules.diagnostics_every
+        now = names if every == 1 or (every and warm and len(kept[always[0]]) % every == every // 2) else always
         turn += 1
         local = {name: timed(name) for name in rotated(now, turn)}
         *shared, elapsed = agree([*(part for name in now for part in local[name]), time.monotonic() - begun])

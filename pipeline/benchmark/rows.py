@@ -118,8 +118,8 @@ def _row(measured: Measured, benchmark: BenchmarkConfig, name: str, mode: Mode) 
         own=samples[key],
         baseline=samples[f"{BASELINE}/{mode}"],
         bound=samples[f"{BASELINE}/skipped"],
-        compute=samples[f"{architecture}/skipped"],
-        blocking=None if is_bound or mode == "skipped" else samples.get(f"{architecture}/blocking"),
+        compute=_timed(samples, f"{architecture}/skipped"),
+        blocking=None if is_bound or mode == "skipped" else _timed(samples, f"{architecture}/blocking"),
     )
     facts = {
         "device_ms_median": median(device_ms) if device_ms else None,
@@ -137,6 +137,12 @@ def _row(measured: Measured, benchmark: BenchmarkConfig, name: str, mode: Mode) 
         "ranks_agree": details.get("ranks_agree") if communicates else None,
     }
     return ttft_row(about, series, facts)
+
+
+def _timed(samples: Mapping[str, Launches], key: str) -> Launches | None:
+    """The rounds of a variant that explains a row, if there were any."""
+    found = samples.get(key)
+    return found if found and all(found) else None
 
 
 def about_row(

@@ -81,6 +81,9 @@ class BenchmarkConfig(Group):
         description="by label, fields of the models that take the standard shape, as track_depth",
     )
     contexts: Annotated[list[PositiveInt], Once] = Field(description="prompt lengths in tokens", min_length=1)
+    contexts_by_link: dict[str, list[PositiveInt]] = Field(
+        default_factory=dict, description="by link, which of `contexts` are timed over it, where it is not all of them"
+    )
     tp_sizes: Annotated[list[PositiveInt], Once] = Field(description="numbers of ranks", min_length=1)
     batch_sizes: Annotated[list[PositiveInt], Once] = Field(
         default_factory=lambda: [1], description="prompts per forward", min_length=1
@@ -102,9 +105,10 @@ class BenchmarkConfig(Group):
     warmup_max: PositiveInt = Field(10, description="rounds after which warm-up ends even if unsettled")
     repeats_min: PositiveInt = Field(10, description="rounds that a launch keeps at least")
     repeats_max: PositiveInt = Field(60, description="rounds that a launch keeps at most")
-    diagnostics_every: PositiveInt = Field(
+    diagnostics_every: NonNegativeInt = Field(
         1,
-        description="of so many rounds one also times what explains rows: collectives left out, or awaited at once",
+        description="of so many rounds one also times what explains rows: collectives left out, or awaited at once; "
+        "0: none does",
         le=3,
     )
     interval_width: PositiveFloat = Field(
@@ -124,6 +128,11 @@ class BenchmarkConfig(Group):
     requests_per_client: PositiveInt = Field(8, description="prompts that each client sends, one after the other")
     ttft_limit_ms: PositiveFloat | None = Field(
         None, description="TTFT that a request must keep to count as good, ms; null: twice the standard model's alone"
+    )
+    surface: bool = Field(
+        False,
+        description="also fit the projection's model to the rows of the first size, batch and number of ranks, and "
+        "write what it says of every context and link",
     )
     breakdown: bool = Field(True, description="also attribute the time to operators")
     trace: bool = Field(True, description="also write a Chrome trace per architecture")
@@ -174,7 +183,8 @@ class BenchmarkConfig(Group):
             for label in self.derived
             if label in own
         ]
-        if faults := [*faults, *self._headline_faults(), *self._wire_faults(), *self._serving_faults()]:
+        faults += [*self._context_faults(), *self._headline_faults(), *self._wire_faults(), *self._serving_faults()]
+        if faults:
             raise ValueError("\n".join(faults))
         return self
 
@@ -201,6 +211,13 @@ class BenchmarkConfig(Group):
         if odd_contexts:
             faults.append(f"headline_contexts={odd_contexts}: must be among contexts={self.contexts}")
         return faults
+
+    def _context_faults(self) -> list[str]:
+        return [
+            f"contexts_by_link.{link}={chosen}: must be some of contexts={self.contexts}, each once"
+            for link, chosen in self.contexts_by_link.items()
+            if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(self.contexts)
+        ]
 
     def _serving_faults(self) -> list[str]:
         if not self.concurrencies:

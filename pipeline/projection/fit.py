@@ -49,8 +49,8 @@ class Case:
         device = replace(hardware, link_bandwidth=self.link_bytes_per_s)
         if hardware.link_cpu_s_per_byte and not self.is_limited:
             device = replace(device, link_cpu_s_per_byte=1 / (self.link_bytes_per_s * hardware.link_efficiency))
-        placed = prefill(self.model, device, self.context, self.tp_size, self.batch_size, dtype, self.communicates)
-        return placed.timeline.seconds * 1e3
+        size = (self.context, self.tp_size, self.batch_size, dtype)
+        return prefill(self.model, device, *size, self.communicates, gather_logits=False).timeline.seconds * 1e3
 
 
 def fit(cases: Sequence[Case], milliseconds: Sequence[float], dtype: str, without: Sequence[str] = ()) -> Hardware:

@@ -12,6 +12,8 @@ from pipeline.models.trace import Kernel, Start, Wait, trace
 from pipeline.projection.hardware import Hardware
 from pipeline.projection.timeline import Task, Timeline, schedule
 
+CANDIDATE_BYTES = 16  # a logit and its token
+
 
 @dataclass(frozen=True)
 class Prefill:
@@ -30,11 +32,12 @@ def prefill(
     batch_size: int = 1,
     dtype: str = "float16",
     communicate: bool = True,
+    gather_logits: bool = True,
 ) -> Prefill:
     """Place one rank's forward; `communicate=False` leaves all collectives out (the bound).
 
-    The head's vocabulary is cut over the ranks, as in the trace, and its logits are gathered, as TensorRT-LLM does; the
-    pipeline's own engine exchanges one candidate a sequence instead.
+    The head's vocabulary is cut over the ranks, as in the trace, and its logits are gathered, as TensorRT-LLM does; or
+    the ranks exchange one candidate a sequence, as the pipeline's own engine does.
     Raises ConfigError where tp_size does not divide the model.
     """
     item, communicate = BYTES[dtype], communicate and tp_size > 1
@@ -59,7 +62,7 @@ def prefill(
         elif communicate and isinstance(step, Wait):
             awaited.append(sums[id(step.start)])
     if communicate:
-        share = item * batch_size * model.vocab_size / tp_size  # one rank's logits
+        share = batch_size * (item * model.vocab_size / tp_size if gather_logits else CANDIDATE_BYTES)  # of one rank
         seconds = hardware.all_gather_seconds(share, tp_size)
         tasks.append(Task("gather_logits", "all_reduce", "communication", seconds, last_kernel))
     sent = [item * start.elements for start in traced.starts] if communicate else []

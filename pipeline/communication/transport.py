@@ -7,7 +7,8 @@ from pipeline.communication.communicator import Communicator
 from pipeline.communication.distributed import DistributedCommunicator
 from pipeline.communication.socket_exchange import SocketExchange
 from pipeline.communication.stream import nccl_communicator
-from pipeline.communication.wire import PLAIN
+from pipeline.communication.wire import PLAIN, WIRES
+from pipeline.communication.wired import WiredCommunicator
 
 
 def transport_name(transport: str, device: str, world_size: int) -> str:
@@ -15,6 +16,15 @@ def transport_name(transport: str, device: str, world_size: int) -> str:
     if device == "cuda":
         return "nccl"
     return "socket" if transport == "socket" and world_size == 2 else "gloo"
+
+
+def over_wire(communicator: Communicator, wire: str) -> Communicator:
+    """The same transport with its sums in a wire format; raises ValueError for GPUs', which sum as they are."""
+    if wire == PLAIN.name:
+        return communicator
+    if not isinstance(communicator, SocketExchange | DistributedCommunicator):
+        raise ValueError(f"sums as {wire} need a socket or gloo on CPU")
+    return WiredCommunicator(communicator, WIRES[wire])
 
 
 def steps_of(transport: str, wire: str, n_ranks: int) -> int:

@@ -45,7 +45,7 @@ class Bench:
     def build(self, configs: Mapping[str, ModelConfig], folders: Mapping[str, str], shared: bool) -> None:
         """Replace the engines: trained models read by slices, else random weights drawn on the shard.
 
-        With `shared` all random weights lie in the same memory.
+        Labels with the same model and weights have one engine. With `shared` all random weights lie in the same memory.
         """
         self.release()
         arena = None
@@ -54,20 +54,29 @@ class Bench:
             std = next(iter(configs.values())).init_std
             arena = make_arena(elements, std, self.seed, self.device, self.dtype)
         where: dict[str, Any] = {"device": self.device, "dtype": self.dtype}
+        made: dict[tuple[str, str | None], TorchEngine] = {}
         for architecture, config in configs.items():
+            same = (config.model_dump_json(), folders.get(architecture))
+            if same in made:
+                self.engines[architecture] = made[same]
+                continue
             if arena is not None:
                 model = build_on_arena(config, self.placement, arena)
             elif architecture in folders:
                 model = load_model(Path(folders[architecture]), config, self.placement, **where)
             else:
                 model = build_model(config, self.placement, self.seed, **where)
-            self.engines[architecture] = TorchEngine(model)
+            self.engines[architecture] = made[same] = TorchEngine(model)
             self.steps += 1
 
     def release(self) -> None:
         """Give the engines' memory back."""
         self.engines = {}
         return_memory(self.device)
+
+    def carrier(self, architecture: str, mode: Mode = "overlapped") -> Communicator:
+        """What carries the sums of a label's forward."""
+        return self.modes[mode]
 
     def tokens(self, context: int, batch_size: int) -> Tensor:  # (B, T)
         vocabulary = min(engine.model.config.vocab_size for engine in self.engines.values())
@@ -85,7 +94,7 @@ class Bench:
     def _timed(self, variant: Variant, tokens: Tensor) -> tuple[float, float]:
         """(host, device) milliseconds of one forward on this rank, released by a barrier."""
         engine = self.engines[variant.architecture]
-        engine.communicator = self.modes[variant.mode]
+        engine.communicator = self.carrier(variant.architecture, variant.mode)
         if self.cuda_graph:
             engine.capture(tokens, variant.mode)
         self.barrier()
@@ -96,7 +105,7 @@ class Bench:
     def details(self, variant: Variant, tokens: Tensor) -> tuple[dict[str, Any], Tensor]:
         """Collectives, bytes and peak memory of one forward, and the tokens (B,) it sampled."""
         engine = self.engines[variant.architecture]
-        counting = CountingCommunicator(self.modes[variant.mode])
+        counting = CountingCommunicator(self.carrier(variant.architecture, variant.mode))
         engine.communicator = counting
         self.barrier()
         before = reset_peak(self.device)

@@ -10,7 +10,7 @@ import torch
 
 from pipeline.benchmark.grid import Cell, Models, cells, decode_cells, most_tokens, serving_cells
 from pipeline.config import ModelConfig
-from pipeline.config.benchmark import BenchmarkConfig
+from pipeline.config.benchmark import BenchmarkConfig, unwired
 from pipeline.errors import MissingRequirementError
 from pipeline.models import Placement, count, local_shape
 
@@ -37,7 +37,7 @@ def rank_bytes(benchmark: BenchmarkConfig, models: Models, device: str, shared: 
     placement, dtype, new_tokens = Placement(0, models.tp_size), benchmark.dtype, benchmark.decode_tokens
     decodes = decode_cells(benchmark)
     prompts = [*cells(benchmark), *decodes]
-    shapes = models.by_architecture.values()
+    shapes = [model for label, model in models.by_architecture.items() if label == unwired(label)]
     weights = (max if shared else sum)(count.parameters(m, placement) * count.BYTES[dtype] for m in shapes)
     activations = max(activation_bytes(m, cell, placement, dtype) for m in shapes for cell in prompts)
     caches = max((sum(cache_bytes(m, c, new_tokens, placement, dtype) for m in shapes) for c in decodes), default=0)

@@ -18,8 +18,10 @@ from pipeline.benchmark.ranks.spec import Mode, RankSpec, Variant, variants
 from pipeline.benchmark.ranks.stopwatch import matrix_flops_per_s
 from pipeline.communication import BlockingCommunicator, Communicator, SkippedCommunicator
 from pipeline.communication.clock import clock_for
-from pipeline.communication.transport import make_communicator
+from pipeline.communication.delayed import DelayedCommunicator
+from pipeline.communication.transport import make_communicator, over_wire, steps_of, transport_name
 from pipeline.config import ModelConfig
+from pipeline.config.benchmark import WIRES, wire_of
 from pipeline.models import Placement
 
 
@@ -30,12 +32,10 @@ class RankWorker(Bench):
         self.rank, self.last = rank, spec.tp_size - 1
         self.peers = Peers(spec, rank)
         self.meter = meter_of(self.peers.device, rank)
-        self.communicator = make_communicator(spec.transport, self.peers.device, spec.interfaces[rank])
-        modes: dict[Mode, Communicator] = {
-            "overlapped": self.communicator,
-            "blocking": BlockingCommunicator(self.communicator),
-            "skipped": SkippedCommunicator(spec.tp_size),
-        }
+        self.transport = transport_name(spec.transport, spec.device, spec.tp_size)
+        self.plain = make_communicator(spec.transport, self.peers.device, spec.interfaces[rank])
+        self.delay(0.0, None)
+        modes: dict[Mode, Communicator] = {"skipped": SkippedCommunicator(spec.tp_size)}
         placement = Placement(rank, spec.tp_size)
         super().__init__(
             placement, self.peers.device, spec.dtype, spec.seed, spec.cuda_graph, modes, self.peers.barrier
@@ -44,6 +44,20 @@ class RankWorker(Bench):
     def load(self, models: dict[str, dict[str, Any]], folders: dict[str, str], shared: bool = False) -> None:
         """`build` with configurations as JSON data."""
         self.build({name: ModelConfig.model_validate(raw) for name, raw in models.items()}, folders, shared)
+
+    def delay(self, delay_s: float, bits_per_s: float | None) -> None:
+        """From now on sums arrive by the model of a link with this delay; 0: when they really do."""
+        self.by_wire: dict[str, Communicator] = {}
+        for wire in WIRES if self.transport != "nccl" else WIRES[:1]:
+            carrier = over_wire(self.plain, wire)
+            steps = steps_of(self.transport, wire, self.plain.world_size)
+            self.by_wire[wire] = DelayedCommunicator(carrier, delay_s, bits_per_s, steps) if delay_s else carrier
+
+    def carrier(self, architecture: str, mode: Mode = "overlapped") -> Communicator:
+        if mode == "skipped":
+            return self.modes[mode]
+        carrier = self.by_wire[wire_of(architecture)]
+        return BlockingCommunicator(carrier) if mode == "blocking" else carrier
 
     def matrix_rate(self) -> float:
         """FLOP/s of large matrix products on this rank's own threads, all ranks at once."""
@@ -74,7 +88,7 @@ class RankWorker(Bench):
         found = {}
         for name, count in repeats.items():
             engine = self.engines[name]
-            engine.communicator = self.communicator
+            engine.communicator = self.carrier(name)
             self.barrier()
             before = self.meter.joules() if self.meter else 0.0
             for _ in range(count):
@@ -91,7 +105,7 @@ class RankWorker(Bench):
         for _ in range(repeats):
             for name, engine in self.engines.items():
                 recorder = SpanRecorder(clock_for(self.device))
-                spans = SpanCommunicator(self.communicator, recorder)
+                spans = SpanCommunicator(self.carrier(name), recorder)
                 engine.communicator = spans
                 self.barrier()
                 with watched(engine.model, recorder, spans), recorder.span("other", "rest"):
@@ -111,11 +125,11 @@ class RankWorker(Bench):
         names = list(self.engines)
         rounds: dict[str, list[list[float]]] = {name: [] for name in names}
         for engine in self.engines.values():
-            engine.communicator = self.communicator
             engine.keep_cache(batch_size, context + new_tokens + 1)
         for turn in range(repeats + 1):
             for name in rotated(names, turn):
                 engine = self.engines[name]
+                engine.communicator = self.carrier(name)
                 token = engine.prefill(tokens)
                 steps = []
                 for _ in range(new_tokens):
@@ -139,7 +153,7 @@ class RankWorker(Bench):
         found = {}
         for name in rotated(list(self.engines), concurrency):
             engine = self.engines[name]
-            engine.communicator = self.communicator
+            engine.communicator = self.carrier(name)
             found[name] = serving.serve(engine, prompts, asked, concurrency, self._step, self.peers.maximum)
         return found
 
@@ -173,5 +187,5 @@ class RankWorker(Bench):
         """Save the full logits, (B, T, V), of this rank: what every rank must agree on."""
         engine = self.engines[architecture]
         with torch.inference_mode():
-            out = engine.model(torch.tensor(tokens, device=self.device), self.communicator)
+            out = engine.model(torch.tensor(tokens, device=self.device), self.carrier(architecture))
         torch.save(out.float().cpu(), f"{path}.{self.rank}")

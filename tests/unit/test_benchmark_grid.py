@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 from torch import nn
 
-from pipeline.benchmark import ttft
+from pipeline.benchmark import launches
 from pipeline.benchmark.grid import Cell, Models, expand
+from pipeline.benchmark.kept import CellAnswer
+from pipeline.benchmark.progress import Progress
 from pipeline.compose import compose, group_options, model_config, shipped
 from pipeline.config.benchmark import BenchmarkConfig, architecture_of
 from pipeline.errors import ConfigError, RunError
@@ -62,7 +64,7 @@ def test_every_model_of_every_grid_builds_on_a_rank(name: str) -> None:
         for models in sizes:
             assert list(models.by_architecture) == benchmark.architectures
             for architecture, model in models.by_architecture.items():
-                assert model.architecture == architecture
+                assert model.architecture == architecture_of(architecture)
                 build_model(model, Placement(tp_size - 1, tp_size), seed=None, device="meta")
 
 
@@ -232,12 +234,10 @@ def test_ranks_that_disagree_are_an_error_that_names_the_architecture() -> None:
     odd = {"details": answer["details"] | {"ladder": {"peak_memory_bytes": 1, "ranks_agree": False}}}
     benchmark = changed("ttft_demo", breakdown=False, trace=False)
     models = grid("ttft_demo", tp_sizes=[2])[2][0]
-    shares = ttft.resources(compose([]).cluster, 2)
-    launch = ttft._Launch(
-        benchmark, compose([]).cluster, 2, [models], ["loopback"], {}, ttft.Progress(lambda line: None, 1)
-    )
+    unit = launches.Unit(2, [models], ["loopback"])
+    launch = launches.Launch(benchmark, compose([]).cluster, unit, {}, Progress(lambda line: None, 1), 0)
     rounds = {"samples_ms": {"standard/overlapped": [1.0]}, "seconds": 1.0, "warmup_rounds": 1}
-    where = (models, Cell(8, 1), "loopback", 0.0, shares)
+    where = (Cell(8, 1), CellAnswer("demo", 8, 1, "loopback", 0.0, False, None))
     launch._measure(SimpleNamespace(command=lambda *_, **__: [answer | rounds] * 2), *where)  # type: ignore[arg-type]
     with pytest.raises(RunError, match="ladder: the 2 ranks sampled different tokens"):
         launch._measure(SimpleNamespace(command=lambda *_, **__: [odd | rounds] * 2), *where)  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ ARCHITECTURES = {"standard": "demo_standard", "parallel": "demo_parallel", "krak
 
 @pytest.fixture
 def benchmark():
-    return compose(["benchmark=ttft_engines"]).benchmark
+    return compose(["benchmark=ttft_engines", f"benchmark.architectures=[{','.join(ARCHITECTURES)}]"]).benchmark
 
 
 def built(root, name, tp_size=4, **changes):

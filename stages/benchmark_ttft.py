@@ -2,6 +2,7 @@
 
     python -m stages.benchmark_ttft benchmark=ttft_demo
     python -m stages.benchmark_ttft benchmark=ttft_cpu link=sweep        speedup against bandwidth (root, Linux)
+    python -m stages.benchmark_ttft benchmark=ttft_surface link=surface  speedup over context and link, fitted
     python -m stages.benchmark_ttft scale=paper debug=dry_run            what 8 GPUs would run
     python -m stages.benchmark_ttft benchmark=ttft_engines               TensorRT engines built before, on GPUs
 
@@ -11,6 +12,8 @@ docs/ttft.md explains the protocol and every column.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pipeline.benchmark.grid import Models
     from pipeline.config import Config
     from pipeline.experiment.work import Work
@@ -65,6 +68,8 @@ def run(work: "Work", log: "StageRun") -> None:
     log.log_metrics({row.metric: row.goodput_per_s for row in found.serving_rows})
     _print(found)
     print(f"wrote {result}")
+    if benchmark.surface:
+        print(f"wrote {_surface(work, found)}")
 
 
 def _grid(config: "Config") -> "Grid":
@@ -102,6 +107,15 @@ def _one_rank(work: "Work", grid: "Grid") -> "TtftResult":
     link = config.hardware.name
     measured = one_rank.measure(config.benchmark, config.cluster, grid, hardware.all_reduce_seconds, link, _say)
     return one_rank_result(measured, config.benchmark, config.scale.name, config.hardware.model_dump(mode="json"))
+
+
+def _surface(work: "Work", found: "TtftResult") -> "Path":
+    """Write the surface beside the rows that it is fitted to. Raises PipelineError with too few of them."""
+    from pipeline.compose import model_config
+    from pipeline.projection.surface import surface
+
+    path = work.result.with_name(work.result.name.replace("ttft-", "surface-", 1))
+    return work.write(surface(found, work.config.benchmark, model_config), path)
 
 
 def _print(found: "TtftResult") -> None:

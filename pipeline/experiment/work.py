@@ -206,16 +206,17 @@ class Work:
         """The provenance block of what this work makes."""
         return provenance.describe(self.fingerprint, self.inputs, self.code, settings=self._setting_marks, **more)
 
-    def write(self, result: Result | dict[str, Any], **more: Any) -> Path:
-        """Write the result file with its provenance, to which `more` adds; returns its path."""
+    def write(self, result: Result | dict[str, Any], path: Path | None = None, **more: Any) -> Path:
+        """Write the result file, or one at `path` beside it, with its provenance, to which `more` adds; returns it."""
+        path = path or self.result
         body = result.body() if isinstance(result, Result) else json.loads(json.dumps(result))
-        name = "/".join(self.result.parts[-2:])  # a moved or renamed result is known by it
+        name = "/".join(path.parts[-2:])  # a moved or renamed result is known by it
         made_by = self.provenance(body=provenance.fingerprint(body), file=name, **more)
         if isinstance(result, Result):
-            write_result(self.result, result, made_by)
+            write_result(path, result, made_by)
         else:
-            files.write_json(self.result, {**body, "provenance": made_by})
-        return self.result
+            files.write_json(path, {**body, "provenance": made_by})
+        return path
 
 
 def makers(config: Config) -> Iterator[Work]:

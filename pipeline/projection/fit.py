@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipeline.config.model import ModelConfig
+from pipeline.errors import ResultError
 from pipeline.models.trace import trace
 from pipeline.projection.hardware import Hardware
 from pipeline.projection.prefill import prefill
@@ -56,14 +57,16 @@ class Case:
 def fit(cases: Sequence[Case], milliseconds: Sequence[float], dtype: str, without: Sequence[str] = ()) -> Hardware:
     """Least squares on log(projected / timed); `without` names OPTIONAL values that are left as they are elsewhere.
 
-    Efficiencies of arithmetic and memory are 1: the rates are those reached. Deterministic. Raises ValueError with
+    Efficiencies of arithmetic and memory are 1: the rates are those reached. Deterministic. Raises ResultError with
     fewer times than values.
     """
     from scipy.optimize import least_squares
 
     names = [name for name in BOUNDS if name not in without]
     if len(cases) < len(names):
-        raise ValueError(f"{len(cases)} times cannot tell {len(names)} values")
+        raise ResultError(
+            f"{len(cases)} rows to fit cannot tell {len(names)} values: time more contexts or links, with a core a rank"
+        )
     begin = _begin(cases, milliseconds)
     start = np.log([getattr(begin, name) for name in names])
     timed = np.log(np.asarray(milliseconds))

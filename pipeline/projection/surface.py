@@ -70,7 +70,7 @@ class _Fits:
 def surface(result: TtftResult, benchmark: BenchmarkConfig, lookup: ModelByName) -> SurfaceResult:
     """The surface of the benchmark's first size, batch and number of ranks.
 
-    Raises ValueError with too few rows to fit, ConfigError for a model that does not exist.
+    Raises ResultError with too few rows to fit, ConfigError for a model that does not exist.
     """
     shape, tp_size, batch_size = benchmark.shapes[0], benchmark.tp_sizes[0], benchmark.batch_sizes[0]
     models = {name: timed_model(benchmark, shape, name, tp_size, lookup) for name in benchmark.architectures}

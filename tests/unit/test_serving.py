@@ -65,10 +65,12 @@ def test_every_request_gets_all_its_tokens_and_no_slot_holds_two(concurrency):
 
 
 def test_requests_ask_for_different_numbers_of_tokens_that_average_what_is_set():
-    asked = drawn_tokens(4000, mean=16, seed=1)
-    assert (min(asked), max(asked)) == (1, 31)
-    assert sum(asked) / 4000 == pytest.approx(16, abs=0.5)
-    assert asked == drawn_tokens(4000, mean=16, seed=1)  # every rank draws the same
+    asked = drawn_tokens(64, mean=16, seed=1)
+    assert (min(asked), max(asked), len(set(asked))) == (1, 31, 31)
+    assert asked == drawn_tokens(64, mean=16, seed=1)  # every rank draws the same
+    assert asked != sorted(asked)
+    for requests in (1, 4, 8, 32):  # as many tokens a request whatever the number of clients
+        assert sum(drawn_tokens(requests, mean=16, seed=1)) == pytest.approx(16 * requests, abs=1)
 
 
 def config(**changes) -> BenchmarkConfig:

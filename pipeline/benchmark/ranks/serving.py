@@ -38,12 +38,13 @@ class Waited:
 
 
 def drawn_tokens(requests: int, mean: int, seed: int) -> list[int]:
-    """Tokens behind the first that each request asks for: 1 … 2·mean - 1, `mean` on average.
+    """Tokens behind the first that each request asks for: spread over 1 … 2·mean - 1, in an order that is drawn.
 
     Were they all alike, clients would march in step and nobody would meet a queue after the first prompts.
     """
-    generator = random.Random(seed)
-    return [generator.randint(1, 2 * mean - 1) for _ in range(requests)]
+    asked = [1 + round(2 * (mean - 1) * (place + 0.5) / requests) for place in range(requests)]
+    random.Random(seed).shuffle(asked)
+    return asked
 
 
 def schedule(new_tokens: Sequence[int], concurrency: int) -> list[Step]:

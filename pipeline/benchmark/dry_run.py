@@ -24,10 +24,12 @@ def dry_run(benchmark: BenchmarkConfig, link: LinkConfig, device: str, grid: Map
     prompts = sum(map(len, each))
     rows = prompts * sum(_rows(benchmark, models) for models in groups)
     minutes = prompts * len(groups) * benchmark.time_limit_s / 60
+    launches = 1 if over_links is None else benchmark.launches
     named = "the modelled one" if is_modelled else "the GPUs' own" if over_links is None else ", ".join(over_links)
     lines = [
         f"{benchmark.name}: {rows} rows in {benchmark.dtype}, {benchmark.repeats_min} to {benchmark.repeats_max} "
-        f"rounds each, at most about {minutes:.0f} minutes of timing (counted; nothing was run)",
+        f"rounds in {'one launch' if launches == 1 else f'each of {launches} launches'}, at most about {minutes:.0f} "
+        "minutes of timing, longer where three rounds do not fit (counted; nothing was run)",
         f"needs {ranks} {_devices(device, ranks)}; links: {named}; {_here(device)}",
     ]
     lines += [_serving(benchmark, cell) for cell in serving_cells(benchmark)]

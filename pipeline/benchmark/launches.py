@@ -12,9 +12,9 @@ from pipeline.benchmark import idle
 from pipeline.benchmark.grid import Cell, Models, cells, decode_cells, serving_cells
 from pipeline.benchmark.kept import CellAnswer, Kept
 from pipeline.benchmark.progress import Progress, Say
-from pipeline.benchmark.protocol import Rules
+from pipeline.benchmark.protocol import Rules, rotated
 from pipeline.benchmark.ranks.launcher import RankGroup, ended_in_order
-from pipeline.benchmark.ranks.links import Loopback, NamespaceLinks, launches, make_links
+from pipeline.benchmark.ranks.links import Loopback, NamespaceLinks, delayed_by, launches, make_links
 from pipeline.benchmark.ranks.spec import RankSpec
 from pipeline.benchmark.ttft import (
     SEED,
@@ -29,7 +29,7 @@ from pipeline.benchmark.ttft import (
 )
 from pipeline.config.benchmark import BenchmarkConfig
 from pipeline.config.execution import ClusterConfig
-from pipeline.config.link import LinkConfig, bits_per_second
+from pipeline.config.link import LinkConfig, bits_per_second, delay_seconds
 from pipeline.errors import RunError
 
 LINK_PROBE_S = 0.2  # seconds that the probe of a link's speed fills
@@ -100,9 +100,9 @@ def measure_grid(
 
 
 def ordered(names: Sequence[Any_], launch: int) -> list[Any_]:
-    """The order of a launch: each comes first in turn, and every second launch goes backwards: neighbours change."""
-    turned = [*names[launch % len(names) :], *names[: launch % len(names)]]
-    return turned[::-1] if launch % 2 else turned
+    """The order of a launch: every second one goes backwards, every two another comes first; neighbours change."""
+    along = [*names][::-1] if launch % 2 else [*names]
+    return rotated(along, launch // 2)
 
 
 def _joined(
@@ -214,6 +214,9 @@ class Launch:
     ) -> list[CellAnswer]:
         """Every prompt of one size over one link, timed and decoded."""
         joined_ranks.set_link(link)
+        if "model" in map(delayed_by, self.unit.links):
+            modelled = delay_seconds(link) if delayed_by(link) == "model" else 0.0
+            ranks.command("delay", delay_s=modelled, bits_per_s=bits_per_second(link))
         speed = self._probe(ranks, link)
         found = []
         asked = (

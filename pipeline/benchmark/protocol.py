@@ -6,12 +6,14 @@ One round times every variant once; a sample is the maximum over ranks, in milli
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from pipeline.results.statistics import summarise
 from pipeline.results.ttft import StoppedBy
 
+Any_ = TypeVar("Any_")
 TimeOne = Callable[[str], tuple[float, float]]
 Agree = Callable[[list[float]], list[float]]
 
@@ -65,8 +67,8 @@ def stopped_by(series: Sequence[Sequence[float]], elapsed_s: float, rules: Rules
     return "time_limit" if rounds >= min(3, rules.repeats_min) and elapsed_s >= rules.time_limit_s else None
 
 
-def rotated(names: Sequence[str], turn: int) -> list[str]:
-    """The variants in the order of round `turn`: each comes first equally often."""
+def rotated(names: Sequence[Any_], turn: int) -> list[Any_]:
+    """Names in the order of round `turn`: each comes first equally often."""
     start = turn % len(names)
     return [*names[start:], *names[:start]]
 

@@ -9,6 +9,7 @@ import psutil
 import torch
 
 from pipeline.benchmark.grid import Cell, Models, cells, decode_cells, most_tokens, serving_cells
+from pipeline.benchmark.ranks.spec import variants
 from pipeline.config import ModelConfig
 from pipeline.config.benchmark import BenchmarkConfig, unwired
 from pipeline.errors import MissingRequirementError
@@ -45,7 +46,18 @@ def rank_bytes(benchmark: BenchmarkConfig, models: Models, device: str, shared: 
     slots = max(
         (cache_bytes(m, c, most_tokens(benchmark), placement, dtype) for c in served for m in shapes), default=0
     )
-    return int(weights + activations + max(caches, slots) + (0 if device == "cuda" else PROCESS_BYTES))
+    process = 0 if device == "cuda" else PROCESS_BYTES
+    graphs = graph_bytes(benchmark, models, placement) if device == "cuda" and benchmark.cuda_graph else 0
+    return int(weights + activations + graphs + max(caches, slots) + process)
+
+
+def graph_bytes(benchmark: BenchmarkConfig, models: Models, placement: Placement) -> int:
+    """CUDA graphs of one prompt, one a variant, that take turns: each keeps the memory of its forward to itself."""
+    captured = [models.by_architecture[variant.architecture] for variant in variants(models.by_architecture)]
+    return max(
+        sum(activation_bytes(model, cell, placement, benchmark.dtype) for model in captured)
+        for cell in cells(benchmark)
+    )
 
 
 def free_bytes(n_ranks: int, device: str) -> int:

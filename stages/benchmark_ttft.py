@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pipeline.config import Config
     from pipeline.experiment.work import Work
     from pipeline.results import TtftResult
+    from pipeline.results.ttft import WireErrorRow
     from pipeline.tracking import StageRun
 
     Grid = dict[int, list[Models]]
@@ -73,10 +74,10 @@ def run(work: "Work", log: "StageRun") -> None:
 
 
 def _grid(config: "Config") -> "Grid":
-    from pipeline.benchmark.grid import expand
+    from pipeline.benchmark.grid import expand, over_wires
     from pipeline.compose import model_config
 
-    return expand(config.benchmark, model_config)
+    return over_wires(expand(config.benchmark, model_config), config.benchmark.wires)
 
 
 def _ranks(work: "Work", grid: "Grid") -> "TtftResult":
@@ -94,19 +95,52 @@ def _ranks(work: "Work", grid: "Grid") -> "TtftResult":
     folders = {files.plain_name(folder.name): folder for folder in work.paths("timed")}
     kept = Kept(work.result, work.key)
     found = launches.measure_grid(benchmark, config.link, config.cluster, grid, folders, _say, kept)
-    return ranks_result(*found, benchmark, scale, work.result.parent / "traces" / work.result.stem)
+    traces = work.result.parent / "traces" / work.result.stem
+    return ranks_result(*found, benchmark, scale, traces, wire_errors=_wire_errors(work))
+
+
+def _wire_errors(work: "Work") -> "list[WireErrorRow]":
+    """What other wires do to logits and loss: of trained models where these are there, with their validation tokens."""
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from pipeline import files
+    from pipeline.benchmark.wire_errors import compared_models, measure_wire_errors
+    from pipeline.compose import model_config
+
+    benchmark = work.config.benchmark
+    models = compared_models(benchmark, model_config)
+    if models is None:
+        return []
+    *trained, tokens = work.paths("compared") or [Path()]
+
+    def read_windows(folders: Sequence[Path], length: int, count: int) -> list[list[int]]:
+        from pipeline.data import TokenData
+        from pipeline.evaluation.perplexity import check_tokenizer
+
+        data = TokenData.open(tokens)
+        for folder in folders:
+            check_tokenizer(folder, data)
+        step = max(1, (data.val.tokens - length - 1) // count)  # spread over the whole split
+        starts = range(0, data.val.tokens - length, step)[:count]
+        return [data.val.read(start, length + 1).tolist() for start in starts]
+
+    folders = {files.plain_name(folder.name): folder for folder in trained}
+    return measure_wire_errors(benchmark, work.config.cluster, models, folders, read_windows, _say)
 
 
 def _one_rank(work: "Work", grid: "Grid") -> "TtftResult":
     from pipeline.benchmark import one_rank
     from pipeline.benchmark.result import one_rank_result
-    from pipeline.projection.hardware import Hardware
+    from stages.project_ttft import calibrated
 
-    config, hardware = work.config, Hardware.from_config(work.config.hardware)
+    config = work.config
     one_rank.check(config.benchmark, config.cluster, grid)
+    hardware, fit, _ = calibrated(config)
     link = config.hardware.name
     measured = one_rank.measure(config.benchmark, config.cluster, grid, hardware.all_reduce_seconds, link, _say)
-    return one_rank_result(measured, config.benchmark, config.scale.name, config.hardware.model_dump(mode="json"))
+    model = hardware.link_model(config.hardware.source, fit.values if fit else {})
+    return one_rank_result(measured, config.benchmark, config.scale.name, model)
 
 
 def _surface(work: "Work", found: "TtftResult") -> "Path":
@@ -122,7 +156,8 @@ def _print(found: "TtftResult") -> None:
     from pipeline.benchmark import text
 
     parts = [text.ttft_table(found.rows), text.breakdown_table(found.breakdown), text.decode_table(found.decode_rows)]
-    parts += [text.serving_table(found.serving_rows), text.headline_text(found.headline)]
+    parts += [text.serving_table(found.serving_rows), text.wire_table(found.wire_errors)]
+    parts.append(text.headline_text(found.headline))
     for part in [*parts, text.verdicts_text(found.verdicts)]:
         if part:
             print("\n" + part)

@@ -8,7 +8,7 @@ from pipeline.benchmark.ranks.memory import rank_bytes
 from pipeline.benchmark.ranks.serving import drawn_tokens, schedule
 from pipeline.benchmark.ranks.spec import variants
 from pipeline.benchmark.ttft import SEED
-from pipeline.config.benchmark import BenchmarkConfig
+from pipeline.config.benchmark import BenchmarkConfig, unwired
 from pipeline.config.link import LinkConfig
 from pipeline.models import Placement, count, local_shape
 from pipeline.models.trace import trace
@@ -90,6 +90,8 @@ def _size(benchmark: BenchmarkConfig, models: Models, tp_size: int, device: str)
         f"{_forwards(benchmark, models)} forwards a round"
     ]
     for name, model in models.by_architecture.items():
+        if name != unwired(name):  # the same model; only its sums are rounded
+            continue
         placement = Placement(0, tp_size)
         shape = local_shape(model, placement)
         weights = count.parameters(model, placement) * count.BYTES[benchmark.dtype]

@@ -13,7 +13,7 @@ from pipeline.benchmark.ttft import Decoded, Measured, Served, rules_of
 from pipeline.config.benchmark import BenchmarkConfig
 from pipeline.results.headline import Named, headline
 from pipeline.results.statistics import LEAST_LAUNCHES, LEAST_ROUNDS
-from pipeline.results.ttft import IntervalOver, Protocol, TtftResult, TtftRow
+from pipeline.results.ttft import IntervalOver, Protocol, TtftResult, TtftRow, WireErrorRow
 from pipeline.results.verdicts import verdicts
 
 VERIFIED = {
@@ -72,6 +72,7 @@ def ranks_result(
     benchmark: BenchmarkConfig,
     scale: str,
     traces: Path,
+    wire_errors: Sequence[WireErrorRow] = (),
 ) -> TtftResult:
     """What ranks measured; one forward of the longest prompts is drawn out, and written as a trace into `traces`."""
     shown = _shown(measured) if benchmark.trace else []
@@ -84,6 +85,7 @@ def ranks_result(
         serving_rows=serving_rows(served, benchmark),
         breakdown=[row for one in measured if one.instrumented for row in breakdown_rows(one, benchmark)],
         timelines=[timeline(one, name) for one in shown for name in one.models.by_architecture],
+        wire_errors=list(wire_errors),
         traces=[str(path) for one in shown for path in write_traces(traces, one)],
     )
 

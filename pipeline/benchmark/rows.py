@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.benchmark.ranks.links import delayed_by
 from pipeline.benchmark.ranks.spec import Mode
 from pipeline.benchmark.ttft import Decoded, Measured, Served
-from pipeline.communication.transport import transport_name
-from pipeline.config.benchmark import BenchmarkConfig
+from pipeline.communication.transport import sent_share, transport_name
+from pipeline.config.benchmark import WIRES, BenchmarkConfig, unwired, wire_of
 from pipeline.models import Placement, count
 from pipeline.results.kinds import Kind
 from pipeline.results.statistics import Compared, median, speedup_interval, summarise, summarise_steps
@@ -118,7 +119,7 @@ def _row(measured: Measured, benchmark: BenchmarkConfig, name: str, mode: Mode) 
         own=samples[key],
         baseline=samples[f"{BASELINE}/{mode}"],
         bound=samples[f"{BASELINE}/skipped"],
-        compute=_timed(samples, f"{architecture}/skipped"),
+        compute=_timed(samples, f"{unwired(architecture)}/skipped"),
         blocking=None if is_bound or mode == "skipped" else _timed(samples, f"{architecture}/blocking"),
     )
     facts = {
@@ -133,10 +134,18 @@ def _row(measured: Measured, benchmark: BenchmarkConfig, name: str, mode: Mode) 
         "stopped_by": measured.result.get("stopped_by"),
         "collectives": details["collectives"] if communicates else 0,
         "collective_bytes": details["bytes"] if communicates else 0,
+        "sent_bytes": _sent_bytes(measured, benchmark, name) if communicates else 0,
         "peak_memory_bytes": details["peak_memory_bytes"],
         "ranks_agree": details.get("ranks_agree") if communicates else None,
     }
     return ttft_row(about, series, facts)
+
+
+def _sent_bytes(measured: Measured, benchmark: BenchmarkConfig, name: str) -> int:
+    """What leaves a rank in all its sums: the transport's payloads, without headers."""
+    n_ranks = measured.models.tp_size
+    carrier = transport_name(benchmark.transport, measured.resources.device, n_ranks)
+    return int(measured.result["details"][name]["bytes"] * sent_share(carrier, wire_of(name), n_ranks))
 
 
 def _timed(samples: Mapping[str, Launches], key: str) -> Launches | None:
@@ -181,6 +190,7 @@ def about_row(
         oversubscribed=shares.oversubscribed,
         weights="random" if is_modelled else benchmark.weights,
         shared_weights=shares.shared_weights,
+        wire=benchmark.dtype if wire_of(name) == WIRES[0] else wire_of(name),
         others_cpu_share=usage.others,
         steal_share=usage.steal,
         busy=usage.is_busy(shares.used_cores, shares.cores_here),
@@ -197,7 +207,11 @@ def _communication(
     if isinstance(measured, Measured) and measured.is_modelled:
         return "measured compute, modelled communication", measured.link, "modelled"
     models, device = measured.models, measured.resources.device
-    return "measured", measured.link, transport_name(benchmark.transport, device, models.tp_size)
+    carrier = transport_name(benchmark.transport, device, models.tp_size)
+    by = delayed_by(measured.link)
+    if by == "model":
+        return "measured compute, modelled communication", measured.link, f"{carrier}+modelled delay"
+    return "measured", measured.link, f"{carrier}+netem delay" if by == "netem" else carrier
 
 
 def comparability(measured: Measured | Decoded | Served, name: str) -> str:
@@ -218,6 +232,10 @@ def comparability(measured: Measured | Decoded | Served, name: str) -> str:
         same = [what for what in counts if what not in odd]
         told = [f"{more:+.1%} {what}" for what, more in odd.items()] + [f"the same {what}" for what in same]
         notes.append(f"against {BASELINE}, a rank has {', '.join(told)}")
+    if wire_of(name) != WIRES[0]:
+        notes.append(f"its sums travel as {wire_of(name)}, rounded by every rank: see wire_errors")
+    if delayed_by(measured.link) == "model":
+        notes.append("this kernel cannot delay: sums really travel, and are handed over after the delay of a model")
     if shares.oversubscribed:
         notes.append("ranks exceed cores: ranks take turns, so times show order, not overlap")
     if measured.usage.is_busy(shares.used_cores, shares.cores_here):

@@ -16,6 +16,7 @@ from pipeline.results.ttft import (
     RunRow,
     ServingRow,
     TtftRow,
+    WireErrorRow,
 )
 from pipeline.results.verdicts import said
 
@@ -69,6 +70,38 @@ def serving_table(rows: Sequence[ServingRow]) -> str:
         about = f"clients in a closed loop, TTFT limit {own[0].ttft_limit_ms:.0f} ms ({own[0].ttft_limit_from})"
         blocks.append(_blocks(own, about, SERVING_HEAD, _serving_line))
     return "\n\n".join(blocks)
+
+
+def wire_table(rows: Sequence[WireErrorRow]) -> str:
+    """What other wires do to logits and, of trained models, to the loss: a line an architecture and wire."""
+    if not rows:
+        return ""
+    head = (
+        "architecture",
+        "wire",
+        "weights",
+        "logits off by",
+        "at most",
+        "same top token",
+        "loss, nats",
+        "more than float32",
+    )
+    lines = [
+        (
+            row.architecture,
+            row.wire,
+            row.weights,
+            f"{row.relative_error:.2%}",
+            f"{row.largest_logit_difference:.4f}",
+            f"{row.top1_agreement:.1%}",
+            _number(row.loss_nats, 4),
+            "–"
+            if row.loss_difference_nats is None
+            else f"{row.loss_difference_nats:+.5f} ± {row.loss_difference_standard_error or 0:.5f}",
+        )
+        for row in rows
+    ]
+    return f"{rows[0].size}, TP {rows[0].tp_size}, sums in other wires against float32\n{_columns([head, *lines])}"
 
 
 def headline_text(headline: Headline) -> str:

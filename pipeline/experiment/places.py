@@ -155,6 +155,23 @@ def timed(config: Config) -> list[Path]:
     return [trained(model.config) for model in timed_models(config)]
 
 
+def compared(config: Config) -> list[Path]:
+    """What a benchmark compares wires on: the trained models that are there, and then the tokens they were made of."""
+    from pipeline.benchmark.wire_errors import compared_models
+    from pipeline.compose import model_config
+
+    if runs_built_engines(config) or models_the_link(config):
+        return []
+    try:
+        models = compared_models(config.benchmark, model_config)
+    except ConfigError:  # the benchmark's own check says what is wrong
+        return []
+    shapes = models.by_architecture.values() if models else []
+    folders = dict.fromkeys(trained(owner(_trains(config, model))) for model in shapes)
+    there = [folder for folder in folders if (folder / "config.json").is_file()]
+    return [*there, data(config)] if there and data(config).is_dir() else []
+
+
 class TimedModel(NamedTuple):
     """A model whose trained weights a benchmark runs."""
 
@@ -218,6 +235,7 @@ PLACES: dict[str, Callable[[Config], Path | list[Path]]] = {
     "engine": engine,
     "engine_description": lambda config: engine(config) / "engine.json",
     "timed": timed,
+    "compared": compared,
     "timing": timing,
     "projection": projection,
     "results": results,

@@ -123,10 +123,11 @@ STAGES: tuple[Stage, ...] = (
             "engine.environment": runs_tensorrt_llm,
             "engine.environment_path": runs_tensorrt_llm,
             "hardware": models_the_link,
+            "reference": models_the_link,  # published times, to which the link's values are fitted
             "link": passes_links,
         },
         resolve=timed_values,
-        inputs=("timed",),
+        inputs=("timed", "compared"),
         outputs=("timing",),
     ),
     Stage(

@@ -185,6 +185,9 @@ class TtftRow(RunRow, TimedRow):
     )
     collectives: int = Field(description="all-reduces of one forward on one rank")
     collective_bytes: int | None = Field(None, description="bytes that enter them on one rank")
+    sent_bytes: int | None = Field(
+        None, description="bytes that one rank sends for them: a ring's 2 (N − 1) / N, else N − 1 payloads"
+    )
     peak_memory_bytes: int | None = Field(None, description="weights and growth in one forward; the most over ranks")
     ranks_agree: bool | None = Field(None, description="whether all ranks sampled the same token")
     repeats: int = Field(description="rounds counted, all launches together")
@@ -287,6 +290,29 @@ class BreakdownRow(RunRow):
     total_ms: float = Field(description="median of the whole instrumented forward, ms")
 
 
+class WireErrorRow(Row):
+    """What sums rounded for the wire do to one model: its logits against those of float32 sums, on the same ranks."""
+
+    architecture: str = Field(description="label of the model")
+    wire: str = Field(description="how the sums travelled")
+    model: str = Field(description="model config")
+    size: str = Field(description="label of the models' size")
+    tp_size: int = Field(description="ranks that really added up")
+    transport: str = Field(description="gloo or socket")
+    weights: str = Field(description="trained or random; random ones have no loss worth a number")
+    windows: int = Field(description="windows of tokens that were read: of validation text, or drawn")
+    tokens: int = Field(description="positions with a target in them")
+    relative_error: float = Field(description="root mean square of the logits' differences over that of the logits")
+    largest_logit_difference: float = Field(description="the largest difference of any logit")
+    top1_agreement: float = Field(description="share of positions whose likeliest token is the same")
+    loss_nats: float | None = Field(None, description="mean loss a token with this wire, nats; null: random weights")
+    loss_nats_float32: float | None = Field(None, description="the same windows with float32 sums, nats")
+    loss_difference_nats: float | None = Field(None, description="loss_nats − loss_nats_float32, paired by window")
+    loss_difference_standard_error: float | None = Field(None, description="its standard error over windows, nats")
+    perplexity: float | None = Field(None, description="exp(loss_nats)")
+    perplexity_float32: float | None = Field(None, description="exp(loss_nats_float32)")
+
+
 class HeadlineEntry(Row):
     """One architecture over many cells, against the baseline or the exact rival. Computed where the rows are made."""
 
@@ -378,12 +404,14 @@ class TtftResult(Result):
     file_name: ClassVar[str] = "results/<scale>/ttft-<benchmark>.json"
     command: ClassVar[str] = "python -m stages.benchmark_ttft benchmark=NAME"
     schema_name: Literal["ttft"] = "ttft"
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     benchmark: str = Field(description="benchmark config")
     scale: str = Field(description="demo, small_gpu or paper")
     verified: str = Field(description="what is known about this way of measuring, in words")
     protocol: Protocol = Field(description="how the rows were measured")
-    link_model: dict[str, Any] | None = Field(None, description="hardware config whose link was modelled (one_rank)")
+    link_model: dict[str, Any] | None = Field(
+        None, description="values of the modelled link (one_rank), and which of them are fitted to published times"
+    )
     rows: list[TtftRow] = Field(description="one an architecture and cell")
     headline: Headline = Field(description="geometric means over the rows")
     verdicts: list[CellVerdict] = Field(
@@ -393,4 +421,7 @@ class TtftResult(Result):
     serving_rows: list[ServingRow] = Field(default_factory=list, description="several clients at a time")
     breakdown: list[BreakdownRow] = Field(default_factory=list, description="instrumented forwards")
     timelines: list[Timeline] = Field(default_factory=list, description="one forward of the longest prompts")
+    wire_errors: list[WireErrorRow] = Field(
+        default_factory=list, description="what sums in other wires do to logits and loss, one an architecture and wire"
+    )
     traces: list[str] = Field(default_factory=list, description="Chrome traces written beside the file")

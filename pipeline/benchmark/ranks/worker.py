@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 
 from pipeline.benchmark.energy import meter_of
 from pipeline.benchmark.protocol import Rules, rotated
@@ -182,6 +183,33 @@ class RankWorker(Bench):
             best = min(best, time.perf_counter() - begun)
             self.steps += 1
         return payload_bytes * 8 / best
+
+    @torch.inference_mode()
+    def wire_errors(self, architecture: str, windows: list[list[int]], wires: list[str]) -> dict[str, dict[str, Any]]:
+        """By wire, plain sums included: total nats of each window, and how far its logits are from plain sums'.
+
+        Windows are T + 1 tokens each. Sums over all positions and tokens: squared_error, squares of the plain logits;
+        `agreeing` counts positions with the same likeliest token, `largest` is the largest difference.
+        """
+        model = self.engines[architecture].model
+        found: dict[str, dict[str, Any]] = {
+            wire: {"losses": [], "lengths": [], "squared_error": 0.0, "squares": 0.0, "largest": 0.0, "agreeing": 0}
+            for wire in (WIRES[0], *wires)
+        }
+        for window in windows:
+            inputs, targets = torch.tensor(window[:-1]), torch.tensor(window[1:])
+            plain = None
+            for wire, sums in found.items():
+                logits = model(inputs[None], self.by_wire[wire])[0].double()  # (T, V)
+                plain = logits if plain is None else plain
+                sums["losses"].append(float(F.cross_entropy(logits, targets, reduction="sum")))
+                sums["lengths"].append(len(targets))
+                sums["squared_error"] += float((logits - plain).square().sum())
+                sums["squares"] += float(plain.square().sum())
+                sums["largest"] = max(sums["largest"], float((logits - plain).abs().max()))
+                sums["agreeing"] += int((logits.argmax(-1) == plain.argmax(-1)).sum())
+                self.steps += 1
+        return found
 
     def logits(self, architecture: str, tokens: list[list[int]], path: str) -> None:
         """Save the full logits, (B, T, V), of this rank: what every rank must agree on."""

@@ -1,0 +1,129 @@
+"""What rounding sums for the wire does to a model: its logits and, where it is trained, its loss, over real ranks."""
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.benchmark.grid import Models, expand
+from pipeline.benchmark.progress import Say
+from pipeline.benchmark.ranks.launcher import RankGroup, ended_in_order
+from pipeline.benchmark.ranks.links import make_links
+from pipeline.benchmark.ranks.spec import RankSpec
+from pipeline.benchmark.ttft import SEED, resources
+from pipeline.communication.transport import transport_name
+from pipeline.config.benchmark import WIRES, BenchmarkConfig
+from pipeline.config.execution import ClusterConfig
+from pipeline.config.link import LOOPBACK
+from pipeline.models.timed import ModelByName
+from pipeline.results.scores import ratio_error
+from pipeline.results.ttft import WireErrorRow
+
+WINDOW = 256  # tokens of a window at most
+WINDOWS, RANDOM_WINDOWS = 32, 4  # of validation tokens, spread over the split; of random ones, which have no loss
+
+ReadWindows = Callable[[Sequence[Path], int, int], list[list[int]]]  # trained models, tokens each, how many
+
+
+def compared_models(benchmark: BenchmarkConfig, model_by_name: ModelByName) -> Models | None:
+    """The models whose sums are rounded, over as many ranks as the benchmark's fewest; None where none would be."""
+    tp_sizes = [tp_size for tp_size in benchmark.tp_sizes if tp_size > 1]
+    if len(benchmark.wires) < 2 or not tp_sizes:
+        return None
+    shape = benchmark.wire_errors or benchmark.shapes[0]
+    update = {"shapes": [shape], "tp_sizes": [min(tp_sizes)], "contexts": [1], "decode_tokens": 0}
+    (sizes,) = expand(benchmark.model_copy(update=update), model_by_name).values()
+    return sizes[0]
+
+
+def measure_wire_errors(
+    benchmark: BenchmarkConfig,
+    cluster: ClusterConfig,
+    models: Models,
+    trained: Mapping[str, Path],
+    read_windows: ReadWindows,
+    say: Say,
+) -> list[WireErrorRow]:
+    """A row an architecture and wire; `trained` holds folders by model name, other models have random weights.
+
+    `read_windows` gives the validation tokens of trained models. Raises RunError where a rank dies or hangs.
+    """
+    by_label = {label: models.weights_of(label) for label in models.by_architecture}
+    folders = {label: str(trained[name]) for label, name in by_label.items() if name in trained}
+    length = min(WINDOW, *(model.block_size for model in models.by_architecture.values()))
+    vocabulary = min(model.vocab_size for model in models.by_architecture.values())
+    drawn = np.random.default_rng(SEED).integers(0, vocabulary, (RANDOM_WINDOWS, length + 1))
+    windows = {"random": drawn.tolist()}
+    if folders:
+        windows["trained"] = read_windows([Path(folder) for folder in folders.values()], length, WINDOWS)
+    say(f"what {', '.join(benchmark.wires[1:])} sums do to {models.size} over {models.tp_size} ranks")
+    rows = []
+    with (
+        ended_in_order(),
+        tempfile.TemporaryDirectory(prefix="wires-") as scratch,
+        make_links([LOOPBACK], models.tp_size) as links,
+        RankGroup(_spec(benchmark, cluster, models.tp_size, scratch, links.interfaces), links, 120) as ranks,
+    ):
+        raw = {label: model.model_dump(mode="json") for label, model in models.by_architecture.items()}
+        ranks.command("load", models=raw, folders=folders, shared=False)
+        for label in models.by_architecture:
+            weights = "trained" if label in folders else "random"
+            where = {"architecture": label, "windows": windows[weights], "wires": benchmark.wires[1:]}
+            found = ranks.command("wire_errors", **where)[0]
+            about = {
+                "architecture": label,
+                "model": models.by_architecture[label].name,
+                "size": models.size,
+                "tp_size": models.tp_size,
+                "transport": transport_name(benchmark.transport, cluster.device, models.tp_size),
+                "weights": weights,
+            }
+            rows += [wire_error_row(about, wire, found[wire], found[WIRES[0]]) for wire in benchmark.wires[1:]]
+    return rows
+
+
+def wire_error_row(
+    about: Mapping[str, Any], wire: str, found: Mapping[str, Any], plain: Mapping[str, Any]
+) -> WireErrorRow:
+    """One row of what `RankWorker.wire_errors` answered for a wire and for plain sums; no loss of random weights."""
+    lengths = np.asarray(plain["lengths"], dtype=np.float64)  # (windows,) targets
+    losses, plain_losses = (np.asarray(one["losses"]) for one in (found, plain))  # (windows,) nats in total
+    is_trained = about["weights"] == "trained"
+    loss, plain_loss = (float(one.sum() / lengths.sum()) for one in (losses, plain_losses))
+    return WireErrorRow(
+        kind="measured",
+        **about,
+        wire=wire,
+        windows=len(lengths),
+        tokens=int(lengths.sum()),
+        relative_error=(found["squared_error"] / plain["squares"]) ** 0.5,
+        largest_logit_difference=found["largest"],
+        top1_agreement=found["agreeing"] / int(lengths.sum()),
+        loss_nats=loss if is_trained else None,
+        loss_nats_float32=plain_loss if is_trained else None,
+        loss_difference_nats=loss - plain_loss if is_trained else None,
+        loss_difference_standard_error=ratio_error(losses - plain_losses, lengths)
+        if is_trained and len(lengths) > 1
+        else None,
+        perplexity=float(np.exp(loss)) if is_trained else None,
+        perplexity_float32=float(np.exp(plain_loss)) if is_trained else None,
+    )
+
+
+def _spec(benchmark: BenchmarkConfig, cluster: ClusterConfig, n: int, scratch: str, interfaces: list[str]) -> RankSpec:
+    shares = resources(cluster, n)
+    return RankSpec(
+        tp_size=n,
+        store=str(Path(scratch, "store")),
+        device=shares.device,
+        dtype=benchmark.dtype,
+        threads=shares.threads,
+        cores=shares.cores,
+        transport=benchmark.transport,
+        interfaces=interfaces,
+        timeout_s=benchmark.rank_timeout_s + 60,
+        seed=SEED,
+        cuda_graph=False,
+    )

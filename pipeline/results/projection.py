@@ -71,7 +71,7 @@ class ProjectionResult(Result):
     file_name: ClassVar[str] = "results/<scale>/projection-<hardware>-<benchmark>.json"
     command: ClassVar[str] = "python -m stages.project_ttft benchmark=NAME hardware=NAME"
     schema_name: Literal["projection"] = "projection"
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     benchmark: str = Field(description="benchmark config")
     hardware: str = Field(description="hardware config")
     hardware_source: str = Field(description="where the hardware's numbers come from")

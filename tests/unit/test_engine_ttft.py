@@ -24,7 +24,7 @@ def described(folder, name, **changes):
 def test_rows_have_the_benchmarks_keys_and_name_engine_mode_and_status():
     engines = {name: built_engine(model) for name, model in MODELS.items()}
     result = {
-        "samples_ms": {"standard": [4.0, 4.2, 4.1] * 2, "kraken": [2.0, 2.1, 2.05] * 2},
+        "samples_ms": {"standard": [[4.0, 4.2, 4.1] * 2], "kraken": [[2.0, 2.1, 2.05] * 2]},
         "stopped_by": "repeats_max",
         "warmup_rounds": 2,
         "ranks_agree": {"standard": True, "kraken": False},
@@ -44,7 +44,7 @@ def test_rows_have_the_benchmarks_keys_and_name_engine_mode_and_status():
 
 def test_engines_that_did_not_take_turns_have_no_paired_interval():
     engines = {name: built_engine(model) for name, model in MODELS.items()}
-    samples = {"standard": [4.0, 4.2, 4.1] * 2, "kraken": [2.0, 2.1, 2.05, 2.2] * 2}
+    samples = {"standard": [[4.0, 4.2, 4.1] * 2], "kraken": [[2.0, 2.1, 2.05, 2.2] * 2]}
     result = {"samples_ms": samples, "warmup_rounds": 2, "ranks_agree": {}}
     rows = engine_rows(engines, result, 128, 1, "demo", paired=False)
     assert rows[1].speedup_low is None and not rows[1].paired

@@ -14,9 +14,10 @@ from pipeline.report.build import make_figures, make_tables
 from pipeline.report.inputs import ordered
 from pipeline.report.table import Column, Table
 from pipeline.results import BASELINE, BOUND, TtftResult, write
-from pipeline.results.headline import headline
+from pipeline.results.headline import Named, headline
 from pipeline.results.tasks import against_published
 from pipeline.results.ttft import PARTS
+from pipeline.results.verdicts import verdicts
 from tests.unit import result_files
 from tests.unit.report_inputs import PAPERS, put, read
 from tests.unit.result_files import settings
@@ -65,6 +66,27 @@ def test_an_overridden_projection_is_never_the_papers(tmp_path):
     # nor is one under the plain name that nothing published was held against
     put(tmp_path, PAPERS, slower)
     assert "table6" not in tables(tmp_path)
+
+
+def test_a_report_says_which_architecture_is_fastest_and_where_none_beats_standard(tmp_path):
+    """Ladder gains over one link and loses over the other; the named cells are those of the link where it loses."""
+
+    def of(link: str) -> result_files.Milliseconds:
+        return lambda name, mode: 20.0 if name == BASELINE else 10.0 if (name, link) == ("ladder", "300mbit") else 30.0
+
+    parts = [
+        result_files.ttft(tmp_path, links=(link,), crowded=(), launches=3, of=of(link), contexts=[128], tp_sizes=[2])
+        for link in ("300mbit", "loopback")
+    ]
+    rows = [row for part in parts for row in part.rows]
+    named = Named(links=["loopback"])
+    changed = {"rows": rows, "headline": headline(rows, named), "verdicts": verdicts(rows, named)}
+    put(tmp_path, "ttft-ttft_demo.json", parts[0].model_copy(update=changed))
+    said = tables(tmp_path)["ttft_ttft_demo"].verdict
+    assert "Over 2 cells (measured): ladder is fastest" in said
+    assert "No architecture beats standard (measured) at: demo, T=128, TP 2, loopback." in said
+    assert "geometric mean of named beforehand, 1 cell: demo; 128 tokens; batch 1; TP 2; link loopback" in said
+    assert "Over standard_split, measured" in said
 
 
 def test_an_architecture_unknown_here_is_drawn_and_listed_everywhere(tmp_path):

@@ -90,9 +90,9 @@ def changed(path: Path, result: Result, change: dict[str, Any]) -> Path:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"schema_version": 7}, "has ttft 7, here ttft 1 is read"),
-        ({"schema_name": "projection"}, "has projection 1, here ttft 1 is read"),
-        ({"schema_name": "absent", "schema_version": "absent"}, "has no schema, here ttft 1 is read"),
+        ({"schema_version": 7}, "has ttft 7, here ttft 2 is read"),
+        ({"schema_name": "projection"}, "has projection 2, here ttft 2 is read"),
+        ({"schema_name": "absent", "schema_version": "absent"}, "has no schema, here ttft 2 is read"),
         ({"headline": "absent"}, "is damaged (headline: Field required)"),
         ({"rows": [{"architecture": "standard"}]}, "is damaged (rows.0.kind: Field required, and"),
         ({"figures": []}, "is damaged (figures: Extra inputs are not permitted)"),

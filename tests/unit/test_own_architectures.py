@@ -112,6 +112,32 @@ def test_what_travels_narrow_is_counted_narrow(model_of):
     assert count.collectives(config).blocking == 1
 
 
+@pytest.mark.parametrize(("block", "ways"), [(Twice, 1), (Late, 1), (Narrow, 2)])
+def test_a_forward_that_does_not_ask_what_is_needed_is_right(model_of, block, ways):
+    """Its last position is read; what it computes beside it is counted."""
+    config = model_of(block, n_ways=ways)
+    model, tokens = build_model(config), torch.arange(18).reshape(2, 9)
+    with torch.inference_mode():
+        torch.testing.assert_close(model(tokens, last_only=True), model(tokens)[:, -1:], atol=1e-5, rtol=0)
+    assert trace(config, 1, 1, 64).starts[-1].elements == 64 * 32
+    for last_only, rows in ((False, 64), (True, 1)):
+        head = trace(config, 1, 1, 64, last_only).kernels[-1]
+        assert (head.category, head.flops) == ("lm_head", rows * 2 * 32 * 96)
+
+
+class Half(Block):
+    """Narrows what is added, and not what it is added to."""
+
+    def forward(self, x, communicator, cache=None):
+        x = x + communicator.start(self.needed(self.attn(self.ln_1(x), cache))).wait()
+        return x + communicator.start(self.mlp(self.ln_2(x))).wait()
+
+
+def test_what_adds_up_must_be_narrowed_alike(model_of):
+    with pytest.raises(ConfigError, match="a sum of streams of different shapes"):
+        count.collectives(model_of(Half))
+
+
 @pytest.mark.parametrize(("block", "reason"), [(Sliced, "subscriptable"), (Failing, "not today")])
 def test_what_costs_cannot_follow_is_one_message(model_of, block, reason):
     with pytest.raises(ConfigError, match=f"architecture=own: its forward uses what cannot.*{reason}"):

@@ -1,7 +1,8 @@
 """The standard model on another schedule: the prompt in two chunks, each one's sums under the other's modules.
 
 The idea of ISO (arXiv 2409.11155) and TokenWeave (arXiv 2505.11329): exact, with the standard model's weights and
-logits, and 4L sums of half the size of which all but the last have a module to hide under.
+logits, and 4L sums of half the size of which all but the last have a module to hide under. To a first token the last
+layer is the second chunk's alone: two sums of one position, which nothing hides, are left of its four.
 """
 
 from dataclasses import dataclass

@@ -140,3 +140,9 @@ class Table:
             "columns": [asdict(column) for column in self.used_columns],
             "rows": self.rows,
         }
+
+
+def markdown(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table of a page in docs."""
+    lines = [headers, ["---"] * len(headers), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "/") for cell in line) + " |" for line in lines)

@@ -8,7 +8,7 @@ import pytest
 from pipeline import files, provenance
 from pipeline.compose import compose
 from pipeline.errors import ResultError
-from pipeline.report import reference, same_tokens, same_tokens_figures, summary
+from pipeline.report import same_tokens, same_tokens_blocks, same_tokens_figures, summary
 from pipeline.report.build import make_tables, write_report
 from pipeline.report.study import Study, count
 from pipeline.results import write
@@ -295,10 +295,9 @@ def test_losses_of_a_model_that_is_not_described_are_a_fault(tmp_path, monkeypat
     put(tmp_path, "same_tokens/quality.json", whole.model_copy(update={"models": lost, other: rest}))
     (fault,) = write_report(settings(tmp_path), "f")["faults"]
     assert fault.endswith("quality.json names arm ladder at size l, which its models lack; left out")
-    monkeypatch.setattr(reference, "ROOT", tmp_path)
-    monkeypatch.setattr(reference, "STUDY", "results/demo/same_tokens")
+    monkeypatch.setattr(same_tokens_blocks, "STUDY", "same_tokens")
     with pytest.raises(ResultError, match=r"quality\.json names arm ladder at size l, which its models lack; make it"):
-        reference.blocks()
+        same_tokens_blocks.blocks(tmp_path / "results" / "demo")
 
 
 def test_recipes_say_what_was_not_tried_beside_them(tmp_path):

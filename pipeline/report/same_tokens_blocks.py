@@ -1,27 +1,21 @@
-"""Tables of README and docs that are made of committed results: python -m pipeline.report.reference writes them.
+"""Tables of README and docs about quality on the same tokens, made of the committed study."""
 
-A block between `<!-- NAME -->` and `<!-- end of NAME -->` is replaced; a test fails where a page says something else.
-"""
-
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline import files
 from pipeline.errors import ResultError
 from pipeline.report.study import count, unknown_model
 from pipeline.report.style import readable
+from pipeline.report.table import markdown
 from pipeline.results import QualityResult, SearchResult, TradeResult, read
 from pipeline.results.quality import QualityCell
 
-ROOT = Path(__file__).resolve().parents[2]
-STUDY = "results/reference/xeon_2_cores/cpu/same_tokens"
-PAGES = ("README.md", "docs/same_tokens.md")
+STUDY = "xeon_2_cores/cpu/same_tokens"  # under results/reference
 
 
-def blocks() -> dict[str, str]:
-    """Every block's text by its name; raises ResultError for a file that is none, or names models it lacks."""
-    folder = ROOT / STUDY
+def blocks(reference: Path) -> dict[str, str]:
+    """Text by block; `reference` is results/reference. Raises ResultError for a file that is none, or lacks models."""
+    folder = reference / STUDY
     quality = read(folder / "quality.json", QualityResult)
     if odd := unknown_model(quality):
         raise ResultError(f"{folder / 'quality.json'} {odd}; make it again with {QualityResult.command}")
@@ -34,22 +28,6 @@ def blocks() -> dict[str, str]:
         "same tokens, claims": _claims(quality),
         "same tokens, speed": _speed(trade),
     }
-
-
-def written(page: str) -> str:
-    """A page's text with its blocks filled anew; raises KeyError for a block that nothing makes."""
-    text, made = (ROOT / page).read_text(encoding="utf-8"), blocks()
-
-    def fill(found: re.Match[str]) -> str:
-        return f"<!-- {found[1]} -->\n{made[found[1]]}\n<!-- end of {found[1]} -->"
-
-    return re.sub(r"<!-- ([^>]+?) -->\n.*?<!-- end of \1 -->", fill, text, flags=re.DOTALL)
-
-
-def main() -> None:
-    """Write every page."""
-    for page in PAGES:
-        files.write_text(ROOT / page, written(page))
 
 
 def _short(quality: QualityResult) -> str:
@@ -67,8 +45,8 @@ def _short(quality: QualityResult) -> str:
     seeds = max(cell.seeds for cell in chosen)
     headers = ["model", "parameters", "in layers", "best rate", "loss (nats)", f"against {quality.baseline} (nats)"]
     return (
-        f"{_table(headers, rows)}\n\nMeasured: {count(most)} tokens of documentation text, the same in the same order "
-        f"for all, {seeds} seeds, 95% intervals, differences paired by seed."
+        f"{markdown(headers, rows)}\n\nMeasured: {count(most)} tokens of documentation text, the same in the same "
+        f"order for all, {seeds} seeds, 95% intervals, differences paired by seed."
     )
 
 
@@ -82,7 +60,7 @@ def _losses(quality: QualityResult) -> str:
         for cell in quality.cells
     ]
     headers = ["size", "tokens", "arm", "parameters", "loss (nats)", f"against {quality.baseline} (nats)", "diverged"]
-    return _table(headers, rows)
+    return markdown(headers, rows)
 
 
 def _recipes(search: SearchResult) -> str:
@@ -95,7 +73,7 @@ def _recipes(search: SearchResult) -> str:
     ]
     cost = search.cost
     return (
-        _table(["arm", "size", "rate", "initial scale", "loss (nats)", "at the edge"], rows)
+        markdown(["arm", "size", "rate", "initial scale", "loss (nats)", "at the edge"], rows)
         + f"\n\n{cost.trials} trials ({cost.stopped} stopped early, {cost.diverged} diverged), {cost.tokens:,} tokens, "
         f"{cost.flops:.2g} FLOPs, {cost.seconds / 3600:.1f} core hours."
     )
@@ -103,7 +81,7 @@ def _recipes(search: SearchResult) -> str:
 
 def _claims(quality: QualityResult) -> str:
     rows = [[one.claim, one.verdict, one.because, one.settled_by] for one in quality.claims]
-    return _table(["claim", "verdict", "because", "what would settle it"], rows)
+    return markdown(["claim", "verdict", "because", "what would settle it"], rows)
 
 
 def _speed(trade: TradeResult) -> str:
@@ -115,18 +93,9 @@ def _speed(trade: TradeResult) -> str:
         for row in trade.rows
     ]
     headers = ["arm", "size", "kind", "TTFT (ms)", "speedup", "loss (nats)", "gain at equal TTFT (nats)"]
-    return f"{_table(headers, rows)}\n\n{trade.verdict}"
+    return f"{markdown(headers, rows)}\n\n{trade.verdict}"
 
 
 def _cell(cell: QualityCell) -> Iterator[str]:
     yield cell.loss_nats.text() if cell.loss_nats else "diverged"
     yield cell.difference_nats.text(2, "+") if cell.difference_nats else "-"
-
-
-def _table(headers: list[str], rows: list[list[str]]) -> str:
-    lines = [headers, ["---"] * len(headers), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "/") for cell in line) + " |" for line in lines)
-
-
-if __name__ == "__main__":
-    main()

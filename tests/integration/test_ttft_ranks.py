@@ -79,6 +79,9 @@ def test_tensor_parallel_logits_equal_one_process(trained, tmp_path, tp_size, tr
         for name in raw:
             ranks.command("logits", architecture=name, tokens=TOKENS, path=str(tmp_path / name))
         measured = ranks.command("measure", context=12, batch_size=2, rules=RULES)
+        again = ranks.command("measure", context=12, batch_size=2, rules=RULES, with_details=False)
+        rates = ranks.command("matrix_rate")
+        joules = ranks.command("energy", context=12, batch_size=2, repeats={"standard": 2, "kraken": 1})
         decoded = ranks.command("decode", context=8, batch_size=2, new_tokens=3, repeats=1)
     for name, logits in expected.items():
         for rank in range(tp_size):
@@ -87,6 +90,10 @@ def test_tensor_parallel_logits_equal_one_process(trained, tmp_path, tp_size, tr
     assert measured[0]["samples_ms"] == measured[-1]["samples_ms"]  # the maximum over ranks, agreed on by all
     for name, details in measured[0]["details"].items():
         assert details["ranks_agree"], name
+    assert "details" not in again[0] and again[0]["samples_ms"].keys() == measured[0]["samples_ms"].keys()
+    assert all(1e8 < rate < 1e13 for rate in rates)  # FLOP/s of a core or two
+    assert all(one.keys() == {"standard", "kraken"} for one in joules)
+    assert measured[0]["counts_energy"] or joules == [{"standard": 0.0, "kraken": 0.0}] * tp_size
     layers, width = 3, 24 * 4 * 2 * 12  # bytes of one (2, 12, 24) float32 stream
     assert measured[0]["details"]["standard"]["collectives"] == 2 * layers
     assert measured[0]["details"]["kraken"]["collectives"] == layers

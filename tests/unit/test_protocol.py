@@ -71,3 +71,35 @@ def test_progress_counts_cells_and_says_how_long_the_rest_takes(monkeypatch):
     for cell in ("T=128", "T=256", "T=512"):
         progress.finished(cell)
     assert said == ["1/3  T=128  ETA 01:00", "2/3  T=256  ETA 01:00", "3/3  T=512"]
+
+
+def test_cells_of_kept_launches_say_nothing_about_how_long_the_rest_takes(monkeypatch):
+    clock, said = iter([100.0, 130.0]), []
+    monkeypatch.setattr("pipeline.benchmark.progress.time.monotonic", lambda: next(clock))
+    progress = Progress(said.append, total=5)
+    progress.skipped(2, "launch 1 of 3: kept from before")
+    progress.finished("T=128")
+    assert said == ["2/5  launch 1 of 3: kept from before", "3/5  T=128  ETA 01:00"]
+
+
+def test_what_explains_rows_is_timed_in_the_middle_of_every_few_rounds():
+    order: list[str] = []
+
+    def timed(name):
+        order.append(name)
+        return float(len(order)), 0.5
+
+    rules = replace(RULES, warmup_min=2, warmup_max=2, repeats_min=6, repeats_max=6, diagnostics_every=3)
+    found = run_rounds(["a", "why", "b"], timed, lambda values: values, rules, {"why"})
+    assert {name: len(series) for name, series in found.samples_ms.items()} == {"a": 6, "why": 2, "b": 6}
+    assert {name: len(series) for name, series in found.device_ms.items()} == {"a": 6, "why": 2, "b": 6}
+    rounds, rest = [], list(order)
+    for size in (2, 2, 2, 3, 2, 2, 3, 2):  # two of warm-up, then six
+        rounds.append(rest[:size])
+        rest = rest[size:]
+    assert not rest and [index for index, one in enumerate(rounds) if "why" in one] == [3, 6]
+    assert found.samples_ms["why"] == [order.index("why") + 1.0, len(order) - order[::-1].index("why")]
+    few = replace(rules, repeats_min=3, repeats_max=3)
+    assert len(run_rounds(["a", "why"], timed, lambda values: values, few, {"why"}).samples_ms["why"]) == 1
+    always = replace(rules, diagnostics_every=1)
+    assert len(run_rounds(["a", "why"], timed, lambda values: values, always, {"why"}).samples_ms["why"]) == 6

@@ -24,7 +24,7 @@ class DelayedHandle:
     started_s: float
     arrived_s: float = 0.0  # where the transport tells
 
-    def arrived(self) -> None:
+    def note_arrival(self) -> None:
         self.arrived_s = time.monotonic()
 
     def wait(self) -> Tensor:
@@ -53,7 +53,7 @@ class DelayedCommunicator:
         handle = DelayedHandle(self.inner.start(x), self, size, begun)
         watch = getattr(handle.inner, "on_arrival", None)
         if watch is not None:
-            watch(handle.arrived)
+            watch(handle.note_arrival)
         return handle
 
     def gather(self, x: Tensor) -> Tensor:  # (...) -> (N, ...)

@@ -117,7 +117,8 @@ def _entry_line(entry: HeadlineEntry, where: str) -> str:
     crowded = ", ranks exceed cores" if entry.oversubscribed else ""
     rows = f"{entry.rows} row{'s' if entry.rows > 1 else ''}{where}"
     if entry.exposed_low is not None and entry.exposed_high is not None:
-        rows += f" ({BASELINE} exposes {entry.exposed_low:.0%} to {entry.exposed_high:.0%})"
+        exposed = dict.fromkeys(f"{share:.0%}" for share in (entry.exposed_low, entry.exposed_high))
+        rows += f" ({BASELINE} exposes {' to '.join(exposed)})"
     over = "" if entry.against == BASELINE else f" over {entry.against}"
     return (
         f"geometric mean speedup over {rows}: {entry.architecture} {entry.geomean_speedup:+.1%}{over}"

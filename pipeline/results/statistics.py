@@ -2,7 +2,7 @@
 
 Samples are nested: launches hold rounds, and rounds of one launch share its luck (where memory lies, which cores
 neighbours use). So the launch is the unit: of three and more, each gives one number, and a 95% interval is Student's t
-over their logarithms. Resampling three launches would cover the truth 75% of the time. Two launches give no interval.
+over their logarithms. Resampling three launches covers the truth 84% of the time. Two launches give no interval.
 Of a single launch the rounds are the units, at least six: such an interval is of that launch alone, and how launches
 differ is not in it. The median's then is that of order statistics, interpolated (Hettmansperger and Sheather), as
 rounds are skewed and a median's bootstrap covers less than 92% of some numbers of them.

@@ -97,11 +97,12 @@ def _beats(one: _Runner, baseline: _Runner | None) -> bool:
 
 def said(verdict: CellVerdict) -> str:
     """The verdict in a sentence."""
-    over = f", {verdict.speedup:+.1%} over {BASELINE}" if verdict.fastest != BASELINE else ""
-    apart = {True: "", False: ", and cannot be told from it", None: "; no interval"}[verdict.told_apart]
     low, high = verdict.lead_low, verdict.lead_high
     ends = "" if low is None or high is None else f" ({low:+.1%} to {high:+.1%})"
-    ahead = f"{verdict.fastest} is fastest{over}; {verdict.lead:+.1%}{ends} ahead of {verdict.next}, the next{apart}"
+    apart = {True: "", False: ", and cannot be told from it", None: "; no interval"}[verdict.told_apart]
+    known = BASELINE in (verdict.fastest, verdict.next)  # then its lead says it
+    over = "" if known else f", {verdict.speedup:+.1%} over {BASELINE}"
+    ahead = f"{verdict.fastest} is fastest{over}; {verdict.lead:+.1%}{ends} over {verdict.next}, the next{apart}"
     winners = ", ".join(verdict.beats_standard)
     if not winners:
         return f"{ahead}. None {'surely ' * (verdict.told_apart is not None)}beats {BASELINE}."

@@ -112,10 +112,10 @@ def gelu(x: Tensor) -> Tensor:
     In float32 on a CPU a model computes it as x · sigmoid(2u), the same function, here and in `overwrite_with_gelu`:
     torch's own takes twice as long there, and GELU is most of what a model does beside its products.
     """
-    if x.is_cpu and x.dtype == torch.float32 and x.requires_grad and not torch.compiler.is_compiling():
-        if torch.is_grad_enabled():
-            y: Tensor = _Gelu.apply(x)  # type: ignore[no-untyped-call]
-            return y
+    learns = torch.is_grad_enabled() and x.requires_grad
+    if learns and x.is_cpu and x.dtype == torch.float32 and not torch.compiler.is_compiling():
+        y: Tensor = _Gelu.apply(x)  # type: ignore[no-untyped-call]
+        return y
     return F.gelu(x, approximate="tanh")
 
 

@@ -7,8 +7,9 @@ that overlaps; the fit without that term does without it too.
 """
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -28,6 +29,7 @@ BLOCKING = (BASELINE, "parallel", BOUND)  # fitted architectures that hide nothi
 FITTED_ARCHITECTURES = (*BLOCKING, SPLIT)
 UNLIMITED = 4e10  # bits/s of a link that was neither limited nor probed
 STEPS = 13  # contexts and links of the surface
+PRECISION = 1.005  # ratio of two rates between which a break-even is not sought further
 METHOD = (
     "two streams with a roofline per operator, least squares on log(projected / measured) of standard, parallel, "
     "standard_split and the bound in every second cell of contexts × links; intervals: a fit to each launch's medians"
@@ -295,22 +297,16 @@ def _break_even(rows: Sequence[_Row], models: Mapping[str, ModelConfig], fits: _
     found = []
     for name, against in pairs if len(links) > 1 else []:
         for context in sorted({one.case.context for one in rows}):
-            (wins, rate), *by_launch = (
-                _crossing(
-                    [link.bits_per_s for link in links],
-                    [
-                        math.log(
-                            _ratio(
-                                link.case(models[against], context, rows[0].case),
-                                link.case(models[name], context, rows[0].case),
-                                device,
-                                fits.dtype,
-                            )
-                        )
-                        for link in links
-                    ],
+
+            def gain(rate: float, device: Hardware, who: tuple[str, str, int] = (name, against, context)) -> float:
+                own, other = (
+                    replace(links[0], bits_per_s=rate).case(models[one], who[2], rows[0].case) for one in who[:2]
                 )
-                for device in (fits.whole, *fits.launches)
+                return math.log(_ratio(other, own, device, fits.dtype))
+
+            rates = [link.bits_per_s for link in links]
+            (wins, rate), *by_launch = (
+                _crossing(rates, partial(gain, device=device)) for device in (fits.whole, *fits.launches)
             )
             known = [at for _, at in by_launch if at is not None]
             low, high = fits.interval(known) if len(known) == len(fits.launches) else (None, None)
@@ -329,12 +325,14 @@ def _break_even(rows: Sequence[_Row], models: Mapping[str, ModelConfig], fits: _
     return found
 
 
-def _crossing(rates: Sequence[float], gains: Sequence[float]) -> tuple[Wins, float | None]:
-    """Which side of which rate gains are above zero on; of several crossings the slowest link's."""
+def _crossing(rates: Sequence[float], gain: Callable[[float], float]) -> tuple[Wins, float | None]:
+    """Which side of which rate the gain is above zero on; of several crossings the slowest link's."""
+    wins = [gain(rate) > 0 for rate in rates]
     for index in range(1, len(rates)):
-        before, after = gains[index - 1], gains[index]
-        if (before > 0) != (after > 0):
-            share = before / (before - after)
-            rate = math.exp((1 - share) * math.log(rates[index - 1]) + share * math.log(rates[index]))
-            return ("below" if before > 0 else "above"), rate
-    return ("everywhere" if gains[0] > 0 else "nowhere"), None
+        if wins[index - 1] != wins[index]:
+            slower, faster = rates[index - 1], rates[index]
+            while faster > PRECISION * slower:
+                middle = math.sqrt(slower * faster)
+                slower, faster = (middle, faster) if (gain(middle) > 0) == wins[index - 1] else (slower, middle)
+            return ("below" if wins[index - 1] else "above"), math.sqrt(slower * faster)
+    return ("everywhere" if wins[0] else "nowhere"), None

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from pipeline.benchmark.grid import cells
 from pipeline.benchmark.result import make_result
 from pipeline.compose import compose, model_config
 from pipeline.config import Config
@@ -30,8 +31,13 @@ DEVICE = Hardware(
 )
 
 
+MODELS = "{standard: cpu_standard_2048, kraken: 'cpu_kraken_2048_{tp_size}way'}"
+
+
 def settings(*overrides: str) -> Config:
-    return compose(["benchmark=ttft_surface", "link=surface", "tracking=none", *overrides])
+    """The shipped benchmark, of fewer layers."""
+    shapes = f"benchmark.shapes=[{{size: 124M, n_layer: 3, models: {MODELS}}}]"
+    return compose(["benchmark=ttft_surface", "link=surface", "tracking=none", shapes, *overrides])
 
 
 def synthetic(config: Config, device: Hardware = DEVICE, noise: float = 0.0, scale: str = "demo") -> TtftResult:
@@ -42,7 +48,7 @@ def synthetic(config: Config, device: Hardware = DEVICE, noise: float = 0.0, sca
     luck = np.exp(noise * generator.standard_normal(benchmark.launches))
     for link in config.link.links:
         rate = bits_per_second(link) or LOOPBACK_BITS_PER_S
-        for context in benchmark.contexts:
+        for context in (cell.context for cell in cells(benchmark, link)):
             samples = {}
             for name in (*models, BOUND):
                 model = models[BASELINE if name == BOUND else name]

@@ -81,8 +81,11 @@ def weights_model(model: ModelConfig) -> ModelConfig:
 
 def cells(benchmark: BenchmarkConfig, link: str | None = None) -> list[Cell]:
     """All prompts, or those that are timed over a link."""
-    contexts = benchmark.contexts if link is None else benchmark.contexts_by_link.get(link, benchmark.contexts)
-    return [Cell(context, batch) for context in contexts for batch in benchmark.batch_sizes]
+    return [Cell(context, batch) for context in _contexts(benchmark, link) for batch in benchmark.batch_sizes]
+
+
+def _contexts(benchmark: BenchmarkConfig, link: str | None) -> list[int]:
+    return benchmark.contexts if link is None else benchmark.contexts_by_link.get(link, benchmark.contexts)
 
 
 def decode_cells(benchmark: BenchmarkConfig) -> list[Cell]:
@@ -93,9 +96,9 @@ def decode_cells(benchmark: BenchmarkConfig) -> list[Cell]:
     return [Cell(context, batch) for context in contexts for batch in benchmark.batch_sizes]
 
 
-def serving_cells(benchmark: BenchmarkConfig) -> list[Cell]:
-    """Where clients are served."""
-    return [Cell(context, 1, clients) for context in benchmark.contexts for clients in benchmark.concurrencies]
+def serving_cells(benchmark: BenchmarkConfig, link: str | None = None) -> list[Cell]:
+    """Where clients are served, over any link or over one."""
+    return [Cell(context, 1, clients) for context in _contexts(benchmark, link) for clients in benchmark.concurrencies]
 
 
 def most_tokens(benchmark: BenchmarkConfig) -> int:

@@ -68,10 +68,14 @@ def measure_grid(
     then, nor any namespace.
     """
     units = [Unit(tp_size, sizes, group) for tp_size, sizes in grid.items() for group in launches(link.links)]
-    others = len(decode_cells(benchmark)) + len(serving_cells(benchmark))
-    prompts = sum(len(one.sizes) * (len(cells(benchmark, link)) + others) for one in units for link in one.links)
+    prompts = sum(
+        len(one.sizes) * len([*cells(benchmark, link), *decode_cells(benchmark), *serving_cells(benchmark, link)])
+        for one in units
+        for link in one.links
+    )
     progress = Progress(say, benchmark.launches * prompts)
     answers: dict[tuple[int, int], list[CellAnswer]] = {}  # by unit and launch
+    _warn(benchmark, cluster, max(grid), say)
     with ended_in_order(), tempfile.TemporaryDirectory(prefix="ttft-") as scratch:
         for launch in range(benchmark.launches):
             for index in ordered(range(len(units)), launch):
@@ -99,6 +103,15 @@ def measure_grid(
     )
 
 
+def _warn(benchmark: BenchmarkConfig, cluster: ClusterConfig, tp_size: int, say: Say) -> None:
+    """Say before anything starts what will make times long."""
+    shares = resources(cluster, tp_size)
+    slow = slow_arithmetic(benchmark.dtype) if cluster.device == "cpu" else None
+    for line in (idle.glance(shares.used_cores, shares.cores_here), slow):
+        if line:
+            say(line)
+
+
 def ordered(names: Sequence[Any_], launch: int) -> list[Any_]:
     """The order of a launch: every second one goes backwards, every two another comes first; neighbours change."""
     along = [*names][::-1] if launch % 2 else [*names]
@@ -114,7 +127,7 @@ def _joined(
     found: list[Measured | Decoded | Served] = []
     for models in unit.sizes:
         for link in unit.links:
-            wanted = [(cell, False) for cell in [*cells(benchmark, link), *serving_cells(benchmark)]]
+            wanted = [(cell, False) for cell in [*cells(benchmark, link), *serving_cells(benchmark, link)]]
             wanted += [(cell, True) for cell in decode_cells(benchmark)]
             for cell, is_decoded in wanted:
                 key = (models.size, cell.context, cell.batch_size, cell.concurrency, link, is_decoded)
@@ -189,7 +202,6 @@ class Launch:
             )
             links = ordered(self.unit.links, self.launch)
             self.progress.say(f"{self.named}: starting {tp_size} ranks ({', '.join(links)})")
-            self._look(shares)
             with RankGroup(spec, joined_ranks, timeout) as ranks:
                 rate = min(ranks.command("matrix_rate"))
                 for models in ordered(self.unit.sizes, self.launch):
@@ -197,11 +209,6 @@ class Launch:
                     for link in links:
                         found += self._cells(ranks, joined_ranks, models, link, shares, rate)
         return found
-
-    def _look(self, shares: Resources) -> None:
-        line = idle.glance(shares.used_cores, shares.cores_here)
-        if line:
-            self.progress.say(line)
 
     def _cells(
         self,
@@ -222,7 +229,7 @@ class Launch:
         asked = (
             (self._measure, cells(self.benchmark, link)),
             (self._decode, decode_cells(self.benchmark)),
-            (self._serve, serving_cells(self.benchmark)),
+            (self._serve, serving_cells(self.benchmark, link)),
         )
         for ask, wanted in asked:
             for cell in ordered(wanted, self.launch) if wanted else []:

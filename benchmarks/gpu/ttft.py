@@ -64,7 +64,9 @@ def _run(part: Part, tp_size: int, place: Place, settings: Settings, folder: Pat
     hardware = settings.hardware_of(place.name)
     benchmark = settings.benchmark.model_copy(update={"tp_sizes": [tp_size]})
     rows: list[TtftRow] = []
-    notes = [f"collectives: the link model of conf/hardware/{hardware.name}.yaml"]
+    device = Hardware.from_config(hardware)
+    link_model = device.link_model(hardware.source, {})
+    notes = [f"collectives: the link model of conf/hardware/{hardware.name}.yaml, fitted to no times"]
     verified = ""
     for shape in benchmark.shapes:
         path = folder / f"{shape.size}.json"
@@ -77,15 +79,13 @@ def _run(part: Part, tp_size: int, place: Place, settings: Settings, folder: Pat
                 notes.append(f"{shape.size} left out: {error}")
                 continue
             warm(place.device)
-            seconds = Hardware.from_config(hardware).all_reduce_seconds
-            measured = one_rank.measure(one, settings.cluster, grid, seconds, hardware.name, _say)
-            result_file.write(path, one_rank_result(measured, one, SCALE, hardware.model_dump(mode="json")), {})
+            measured = one_rank.measure(one, settings.cluster, grid, device.all_reduce_seconds, hardware.name, _say)
+            result_file.write(path, one_rank_result(measured, one, SCALE, link_model), {})
         done = result_file.read(path, TtftResult)
         rows += done.rows
         verified = done.verified
     if not rows:
         return "no shape fits this device: " + "; ".join(notes[1:])
-    link_model = hardware.model_dump(mode="json")
     result = make_result(benchmark, SCALE, rows, verified, TIME_ONE_RANK, link_model=link_model)
     print(f"{ttft_table(rows)}\n{headline_text(result.headline)}", flush=True)
     return Found(_figures(part, rows), notes, {"ttft": result})

@@ -115,12 +115,14 @@ def arm_values(config: Config) -> dict[str, Any]:
 
 def timed_values(config: Config) -> dict[str, Any]:
     """The shapes of every model that the benchmark names or derives; raises ConfigError where one cannot be."""
+    if config.benchmark.protocol == "one_rank":  # its link is the projection's
+        return projected_values(config)
     return {"models": _models(config.benchmark)}
 
 
 def projected_values(config: Config) -> dict[str, Any]:
     """The same, and on the paper's machine the files that the fit to its published times reads."""
-    return timed_values(config) | _fitted_values(config)
+    return {"models": _models(config.benchmark)} | _fitted_values(config)
 
 
 def weighed_values(config: Config) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def tasks(config: Config) -> Path:
 def timing(config: Config) -> Path:
     entries = ["cluster.device", "cluster.threads_per_rank", "cluster.pin_cores"]
     entries += ["engine.environment", "engine.environment_path"] if runs_tensorrt_llm(config) else []
-    entries += ["hardware"] if models_the_link(config) else []
+    entries += ["hardware", "reference"] if models_the_link(config) else []
     entries += MODEL[1:] if times_trained_models(config) else []
     link = config.link.name + variant(config, ["link"]) if passes_links(config) else "loopback"
     name = config.benchmark.name + variant(config, ["benchmark"], entries)

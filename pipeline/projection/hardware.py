@@ -1,6 +1,8 @@
 """A device and its links as rates: the data sheet's peaks times the share of them that is reached."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from pipeline.config.hardware import HardwareConfig
 
@@ -12,6 +14,7 @@ FITTED = (
     "link_latency_s",
     "link_latency_per_rank_s",
 )
+LINK = ("link_bandwidth", "link_topology", *(name for name in FITTED if name.startswith("link_")))
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,16 @@ class Hardware:
         if unknown:
             raise KeyError(f"not efficiencies or overheads: {sorted(unknown)}")
         return replace(self, **values)  # type: ignore[arg-type]  # every fitted field is a float
+
+    def link_model(self, source: str, fitted: Mapping[str, float]) -> dict[str, Any]:
+        """The values behind `all_reduce_seconds`, and which of them are `fitted` ones; the others are of `source`."""
+        values = {name: getattr(self, name) for name in LINK}
+        return {
+            "hardware": self.name,
+            "source": source,
+            **values,
+            "fitted_to_published_times": [name for name in LINK if fitted.get(name) == values[name]],
+        }
 
     def fitted_values(self) -> dict[str, float]:
         return {name: getattr(self, name) for name in FITTED}

@@ -277,6 +277,36 @@ def test_too_few_rows_fit_nothing(paper):
     assert calibrate(Hardware.from_config(paper.hardware), few, paper.benchmark, lookup) is None
 
 
+@pytest.mark.parametrize(
+    ("hardware", "fitted"),
+    [
+        ("a100_40gb_nvswitch", ["link_efficiency", "link_latency_s", "link_latency_per_rank_s"]),
+        ("h100_sxm", []),
+    ],
+)
+def test_one_rank_meets_the_link_that_the_projection_uses(monkeypatch, tmp_path, hardware, fitted):
+    """The seconds that the stage hands over, and what its result says of them."""
+    from pipeline.benchmark import one_rank, result
+    from pipeline.experiment.stages import BY_NAME
+    from pipeline.experiment.work import Work
+    from stages import benchmark_ttft, project_ttft
+
+    said = {}
+    monkeypatch.setattr(one_rank, "check", lambda *given: None)
+    monkeypatch.setattr(one_rank, "measure", lambda *given: said.update(seconds=given[3]))
+    monkeypatch.setattr(result, "one_rank_result", lambda *given: said.update(link_model=given[3]))
+    config = compose(["benchmark=ttft_one_rank", f"hardware={hardware}", f"paths.results={tmp_path}"])
+    benchmark_ttft._one_rank(Work(BY_NAME["benchmark_ttft"], config), {})
+    projected, _, _ = project_ttft.calibrated(config)
+    for size in (1e3, 1e6, 1e8):
+        assert said["seconds"](size, 4) == projected.all_reduce_seconds(size, 4)
+    unfitted = Hardware.from_config(config.hardware).all_reduce_seconds(1e6, 4)
+    assert (said["seconds"](1e6, 4) != unfitted) == bool(fitted)
+    assert said["link_model"]["fitted_to_published_times"] == fitted
+    assert said["link_model"]["link_latency_s"] == projected.link_latency_s
+    assert said["link_model"]["hardware"] == hardware
+
+
 def test_rows_of_a_grid(paper):
     benchmark = paper.benchmark.model_copy(update={"shapes": paper.benchmark.shapes[:1], "contexts": [128]})
     result = project(benchmark, DEVICE, lookup, paper.reference)

@@ -52,7 +52,8 @@ def products(engine: TorchEngine, context: int) -> tuple[Callable[[], None], flo
     """The forward's matrix products, with its own weights and shapes, and their FLOPs."""
     x, hidden = torch.randn(context, 768), torch.randn(context, 4 * 768)  # (T, d), (T, 4d)
     pairs: list[tuple[Tensor, Tensor]] = []
-    for block in engine.model.blocks:
+    blocks: list[Any] = list(engine.model.blocks)
+    for block in blocks:
         rows = slice(-1, None) if block.is_last else slice(None)  # the last FFN is of one position
         read = ((x, block.attn.qkv), (x, block.attn.out), (x[rows], block.mlp.up), (hidden[rows], block.mlp.down))
         pairs += [(rows, linear.weight[0]) for rows, linear in read]
@@ -178,7 +179,8 @@ def main() -> None:
         return
     found: dict[int, list[dict[str, Any]]] = {threads: [] for threads in options.threads}
     for turn in range(options.launches):
-        for threads in rotated(list(found), turn):
+        for name in rotated([str(threads) for threads in found], turn):
+            threads = int(name)
             found[threads].append(fresh(options.context, threads, options.rounds))
     rows = [row(options.context, threads, launches) for threads, launches in found.items()]
     if options.output:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.benchmark import idle
+from pipeline.benchmark.arithmetic import slow_arithmetic
 from pipeline.benchmark.grid import Cell, Models, cells, decode_cells, serving_cells
 from pipeline.benchmark.kept import CellAnswer, Kept
 from pipeline.benchmark.progress import Progress, Say

@@ -10,6 +10,8 @@ from pipeline.config.link import bits_per_second
 from pipeline.models.timed import timed_model
 from pipeline.projection.fit import Case
 from pipeline.projection.hardware import Hardware
+from pipeline.projection.surface import surface
+from pipeline.results import SurfaceResult
 from pipeline.results.statistics import summarise
 from pipeline.results.ttft import BASELINE, BOUND, TtftResult, TtftRow
 
@@ -57,6 +59,12 @@ def synthetic(config: Config, device: Hardware = DEVICE, noise: float = 0.0, sca
                 samples[name] = (luck[:, None] * rounds * case.milliseconds(device, benchmark.dtype)).tolist()
             rows += [_row(name, models, context, tp_size, link, rate, samples) for name in samples]
     return make_result(benchmark, scale, rows, "made, not measured")
+
+
+def fitted(scale: str = "demo") -> SurfaceResult:
+    """The surface of one launch without noise."""
+    config = settings("benchmark.launches=1")
+    return surface(synthetic(config, scale=scale), config.benchmark, model_config)
 
 
 def _row(name, models, context, tp_size, link, rate, samples) -> TtftRow:

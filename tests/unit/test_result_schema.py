@@ -13,6 +13,7 @@ from pipeline.export import folder as engine_folder
 from pipeline.results import KINDS, RESULTS, Result, TtftResult, read, schema, write
 from tests.unit import result_files as real
 from tests.unit import study_results as study
+from tests.unit import surface_rows
 from tests.unit.result_files import PROVENANCE
 
 
@@ -31,6 +32,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
         study.search(),
         study.quality(),
         study.trade(),
+        surface_rows.fitted(),
     ]
     return {type(result).__name__: result for result in found}
 

@@ -13,7 +13,7 @@ from pipeline.projection.prefill import prefill
 from pipeline.projection.surface import FITTED_ARCHITECTURES, _crossing, surface
 from pipeline.report.surface import surface_figure, surface_table
 from pipeline.results import BOUND, SurfaceResult
-from tests.unit.surface_rows import DEVICE, settings, synthetic
+from tests.unit.surface_rows import DEVICE, fitted, settings, synthetic
 
 TOLD = ("matmul_flops", "link_efficiency", "link_latency_s", "attention_efficiency", "link_cpu_s_per_byte")
 
@@ -21,8 +21,7 @@ TOLD = ("matmul_flops", "link_efficiency", "link_latency_s", "attention_efficien
 @pytest.fixture(scope="module")
 def exact() -> SurfaceResult:
     """Fitted to one launch without noise."""
-    config = settings("benchmark.launches=1")
-    return surface(synthetic(config), config.benchmark, model_config)
+    return fitted()
 
 
 @pytest.fixture(scope="module")
@@ -87,14 +86,14 @@ def test_points_and_rows_are_of_one_surface(exact):
 def test_break_even_is_where_times_are_equal(exact):
     found = [one for one in exact.break_even if one.link_bits_per_s is not None]
     assert any(one.architecture == "kraken" and one.against == "standard" and one.wins == "below" for one in found)
-    fitted = replace(DEVICE, **{name: one.value for name, one in exact.values.items()})
+    device = replace(DEVICE, **{name: one.value for name, one in exact.values.items()})
     config = settings().benchmark
     for one in found:
         rate = one.link_bits_per_s / 8
         times = [
             prefill(
                 timed_model(config, config.shapes[0], name, 2, model_config),
-                replace(fitted, link_bandwidth=rate),
+                replace(device, link_bandwidth=rate),
                 *(one.context, 2, 1, "float32"),
                 gather_logits=False,
             ).timeline.seconds

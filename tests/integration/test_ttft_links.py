@@ -142,18 +142,28 @@ def test_a_rank_killed_under_the_stage_is_exit_1_with_its_name(tmp_path):
 
 
 def test_the_demo_grid_ends_to_end(tmp_path):
-    quick = ["repeats_min=3", "repeats_max=3", "warmup_max=2", "decode_tokens=2", "time_limit_s=20"]
+    quick = ["launches=2", "repeats_min=3", "repeats_max=3", "warmup_max=2", "decode_tokens=2", "time_limit_s=40"]
+    process = stage(tmp_path, *(f"benchmark.{item}" for item in quick))
+    assert process.stdout
+    for line in process.stdout:
+        if "launch 2 of 2: starting" in line:
+            break
+    process.kill()
+    process.communicate(timeout=30)
+    assert not list((tmp_path / "demo").glob("*.json"))
     process = stage(tmp_path, *(f"benchmark.{item}" for item in quick))
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
+    assert "2/4  launch 1 of 2: kept from before" in out and "launch 1 of 2: starting" not in out
+    assert not list((tmp_path / "demo").glob(".*"))
     (path,) = (tmp_path / "demo").glob("ttft-ttft_demo~*.json")
     body = json.loads(path.read_text())
     rows = {row["architecture"]: row for row in body["rows"]}
     architectures = compose(["benchmark=ttft_demo"]).benchmark.architectures
     assert list(rows) == [*architectures, "no_communication"]
     for row in rows.values():
-        assert row["kind"] == "measured" and row["repeats"] == 3
-        assert row["ttft_ms_low"] is None and row["stopped_by"] == "repeats_max"  # three rounds have no interval
+        assert row["kind"] == "measured" and [len(launch) for launch in row["samples_ms"]] == [3, 3]
+        assert row["ttft_ms_low"] is None and row["stopped_by"] == "repeats_max"  # two launches have no interval
         assert row["ttft_ms_min"] <= row["ttft_ms_median"] <= row["ttft_ms_p95"]
         assert row["speedup"] == pytest.approx(rows["standard"]["ttft_ms_median"] / row["ttft_ms_median"] - 1)
         assert row["exposed_communication_ms"] == pytest.approx(row["ttft_ms_median"] - row["compute_ms"])

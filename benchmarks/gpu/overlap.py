@@ -13,7 +13,6 @@ import torch
 from benchmarks.gpu.part import Answer, Found, Part, Wanted
 from benchmarks.gpu.place import Place
 from benchmarks.gpu.settings import Settings
-from benchmarks.gpu.ttft import warm
 from pipeline.benchmark.protocol import Rules
 from pipeline.benchmark.ranks.bench import Bench
 from pipeline.benchmark.ranks.spec import Mode, Variant
@@ -53,7 +52,6 @@ def _run(part: Part, place: Place, settings: Settings, folder: Path) -> Answer:
     rules = TINY_RULES if place.tiny else RULES
     figures = []
     for each in MICROSECONDS:
-        warm(place.device)
         bench = Bench(Placement(0, TP_SIZE), place.device, dtype, SEED, True, _modes(place.device, each * 1e-6))
         bench.build(models, {}, shared=False)
         variants = [Variant(name, mode) for name in models for mode in MODES]

@@ -1,10 +1,7 @@
 """Time To First Token of Table 4's shapes: one rank's share, the collective modelled, size by size."""
 
-import time
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from benchmarks.gpu.part import Answer, Found, Part, Wanted
 from benchmarks.gpu.place import Place
@@ -19,7 +16,6 @@ from pipeline.results import file as result_file
 from pipeline.results.ttft import TtftResult, TtftRow
 
 SCALE = "small_gpu"
-WARM_S = 1.0
 SIZES = ("1.3B", "6.7B", "13B", "65B", "175B")
 CONTEXTS = (128, 2048)
 MODELLED = "measured compute, modelled communication"
@@ -49,17 +45,6 @@ def part(tp_size: int) -> Part:
     return Part(f"ttft_tp{tp_size}", question, 5, tuple(wanted), code, read, run)
 
 
-def warm(device: torch.device, seconds: float = WARM_S) -> None:
-    """Bring a GPU's clock up from idle: the spin kernel's rate is measured next and counts cycles."""
-    if device.type != "cuda":
-        return
-    x = torch.randn(4096, 4096, device=device, dtype=torch.float16)
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        torch.mm(x, x)
-        torch.cuda.synchronize(device)
-
-
 def _run(part: Part, tp_size: int, place: Place, settings: Settings, folder: Path) -> Answer:
     hardware = settings.hardware_of(place.name)
     benchmark = settings.benchmark.model_copy(update={"tp_sizes": [tp_size]})
@@ -78,7 +63,6 @@ def _run(part: Part, tp_size: int, place: Place, settings: Settings, folder: Pat
             except MissingRequirementError as error:
                 notes.append(f"{shape.size} left out: {error}")
                 continue
-            warm(place.device)
             measured = one_rank.measure(one, settings.cluster, grid, device.all_reduce_seconds, hardware.name, _say)
             result_file.write(path, one_rank_result(measured, one, SCALE, link_model), {})
         done = result_file.read(path, TtftResult)

@@ -5,8 +5,11 @@ output product; the two copies this costs are the price of buffers that the stre
 so the whole forward can be captured in one CUDA graph.
 """
 
+import statistics
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -15,6 +18,19 @@ from torch import Tensor
 
 from pipeline.communication.clock import milliseconds_between, new_event
 
+# TensorRT-LLM's MAX_ALL_REDUCE_BLOCKS and DEFAULT_BLOCK_SIZE (customAllReduceKernels.h): what its sums take of a GPU
+BLOCKS, THREADS = 24, 512
+SPIN = """
+extern "C" __global__ void spin(int cycles) {
+    if (threadIdx.x == 0) {  // the others hold their place, as threads that wait for a peer's bytes do
+        long long end = clock64() + cycles;
+        while (clock64() < end) { }
+    }
+    __syncthreads();
+}
+"""
+CYCLES = 20_000_000  # of a calibration: some 10 ms
+HOT_S, ROUNDS, PRODUCTS, SIDE = 1.0, 5, 20, 4096  # a GPU's clock falls when idle: products before and between spins
 SLOTS = 4  # sums of one shape that may be in use at once: two on their way (Ladder), one being read, one spare
 
 
@@ -96,9 +112,10 @@ def nccl_communicator(device: torch.device, priority: int = 0) -> StreamCommunic
 def modelled_communicator(
     world_size: int, seconds_of: Callable[[int], float], device: torch.device, priority: int = 0
 ) -> StreamCommunicator:
-    """One GPU in place of `world_size`: a kernel that moves the same bytes, then spins until `seconds_of(bytes)` is up.
+    """One GPU in place of `world_size`: a kernel that moves the same bytes, then one that spins.
 
-    The values are wrong (nothing is summed); the time on the side stream is the link model's.
+    Both together take `seconds_of(bytes)`, and the second as many blocks as a real all-reduce. The values are wrong
+    (nothing is summed); the time on the side stream is the link model's.
     """
     rate = spin_cycles_per_second(device)
     copy_seconds: dict[int, float] = {}
@@ -119,20 +136,41 @@ def modelled_communicator(
     return StreamCommunicator(world_size, reduce, collect, device, priority)
 
 
-def spin_cycles_per_second(device: torch.device, cycles: int = 20_000_000) -> float:
-    """The rate at which torch's spin kernel counts, measured with events."""
+def spin_cycles_per_second(device: torch.device) -> float:
+    """The rate at which the spin kernel counts on a GPU at work: the median of some spins, each behind products."""
     with torch.cuda.device(device):
-        begin, end = new_event(), new_event()
-        _spin(cycles)
-        begin.record()
-        _spin(cycles)
-        end.record()
-        return cycles / (milliseconds_between(begin, end) / 1e3)
+        x = torch.ones(SIDE, SIDE, device=device, dtype=torch.float16)
+        _spin(CYCLES)  # compiled and loaded here, which a capture could not do
+        end = time.monotonic() + HOT_S
+        while time.monotonic() < end:
+            _work(x)
+            torch.cuda.synchronize(device)
+        rates = []
+        for _ in range(ROUNDS):
+            _work(x)
+            begin, done = new_event(), new_event()
+            begin.record()
+            _spin(CYCLES)
+            done.record()
+            rates.append(CYCLES / (milliseconds_between(begin, done) / 1e3))
+        return statistics.median(rates)
+
+
+def _work(x: Tensor) -> None:
+    for _ in range(PRODUCTS):
+        torch.mm(x, x)
+
+
+@cache
+def _kernel() -> Callable[..., None]:
+    """The spin kernel, compiled for the GPU that is in use."""
+    kernel: Callable[..., None] = torch.cuda._compile_kernel(SPIN, "spin")
+    return kernel
 
 
 def _spin(cycles: int) -> None:
-    """A kernel that does nothing for this many cycles of the device."""
-    torch.cuda._sleep(cycles)  # type: ignore[no-untyped-call]
+    """A kernel on the current stream that holds its blocks for this many cycles of the device."""
+    _kernel()(grid=(BLOCKS, 1, 1), block=(THREADS, 1, 1), args=[cycles])
 
 
 def _copy_seconds(buffer: Tensor, repeats: int = 5) -> float:

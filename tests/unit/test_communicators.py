@@ -1,5 +1,6 @@
 """Communicators that need no second process, and models whose weights share their memory."""
 
+import contextlib
 import itertools
 import time
 
@@ -144,6 +145,62 @@ def test_decoding_gives_the_tokens_that_prefilling_everything_gives():
         sequence.append(int(token))
         token = engine.decode(token)
         assert int(token) == int(model(torch.tensor([sequence]))[0, -1].argmax())
+
+
+class Clocked:
+    """A GPU whose clock falls to half when a spin was the last thing it ran."""
+
+    def __init__(self, monkeypatch):
+        from pipeline.communication import stream
+
+        self.now_s, self.hot, self.spins = 0.0, False, 0
+        monkeypatch.setattr(stream, "_spin", self.spin)
+        monkeypatch.setattr(stream, "_work", self.work)
+        monkeypatch.setattr(stream, "HOT_S", 0.0)
+        monkeypatch.setattr(stream, "new_event", lambda: Instant(self))
+        monkeypatch.setattr(stream, "milliseconds_between", lambda begin, end: (end.at_s - begin.at_s) * 1e3)
+        monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+
+    def spin(self, cycles):
+        self.now_s += cycles / (2e9 if self.hot else 1e9)
+        self.hot, self.spins = False, self.spins + 1
+
+    def work(self, x):
+        self.hot = True
+
+
+class Instant:
+    def __init__(self, gpu):
+        self.gpu, self.at_s = gpu, 0.0
+
+    def record(self):
+        self.at_s = self.gpu.now_s
+
+
+def test_the_spins_rate_is_that_of_a_gpu_at_work(monkeypatch):
+    from pipeline.communication import stream
+
+    gpu = Clocked(monkeypatch)
+    monkeypatch.setattr(stream, "SIDE", 2)
+    monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
+    assert stream.spin_cycles_per_second(torch.device("cpu")) == pytest.approx(2e9)
+    assert gpu.spins == 1 + stream.ROUNDS
+
+
+@pytest.mark.gpu
+def test_a_modelled_sum_is_a_kernel_that_spins():
+    from torch.profiler import ProfilerActivity, profile
+
+    from pipeline.communication import stream
+
+    device = torch.device("cuda", 0)
+    communicator = stream.modelled_communicator(8, lambda size: 1e-3, device)
+    x = torch.ones(1024, 1024, device=device)
+    communicator.start(x).wait()
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        communicator.start(x).wait()
+        torch.cuda.synchronize()
+    assert any("spin" in event.name for event in seen.events())
 
 
 @pytest.mark.gpu

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
+from pipeline import files
 from pipeline.report.style import readable
 from pipeline.report.table import markdown
 from pipeline.results import BASELINE, SurfaceResult, TtftResult, read
@@ -30,12 +32,13 @@ def blocks(reference: Path) -> dict[str, str]:
         "ttft, cells over gloo": _cells(sweeps["gloo"]),
         "ttft, winners": _winners(whole),
         "ttft, mark": _cells(read(folder / "mark.json", TtftResult)),
-        "ttft, wire": _cells(wire),
+        "ttft, wire": _wire(wire),
         "ttft, wire errors": _wire_errors(wire),
         "ttft, surface": _surface(read(folder / "surface_fit.json", SurfaceResult)),
         "ttft, break even": _break_even(read(folder / "surface_fit.json", SurfaceResult)),
         "ttft, serving": _serving(serving),
         "ttft, decode": _decode(read(folder / "decode.json", TtftResult)),
+        "ttft, prefill": _prefill(files.read_json(folder / "prefill.json")["rows"]),
     }
 
 
@@ -147,6 +150,27 @@ def _winner(verdict: CellVerdict) -> list[str]:
     ]
 
 
+def _wire(result: TtftResult) -> str:
+    """Speedups over the standard model with float32 sums, a column a wire."""
+    wires = list(dict.fromkeys(row.wire for row in result.rows))
+    models: dict[tuple[str | None, int, str], dict[str, TtftRow]] = {}
+    for row in result.rows:
+        if row.architecture != BOUND:
+            name = row.architecture.removesuffix(f"_{row.wire}")
+            models.setdefault((row.link, row.context, name), {})[row.wire] = row
+    rows = [
+        [link, context, readable(name), *(_speedup_or_time(own.get(wire)) for wire in wires)]
+        for (link, context, name), own in models.items()
+    ]
+    return markdown(["link", "T", "model", *(f"{wire} sums" for wire in wires)], rows)
+
+
+def _speedup_or_time(row: TtftRow | None) -> str:
+    if row is not None and row.architecture == BASELINE:
+        return f"{row.ttft_ms_median:.0f} ms{_ends(row.ttft_ms_low, row.ttft_ms_high, '.0f')}"
+    return _speedup(row)
+
+
 def _wire_errors(result: TtftResult) -> str:
     """What sums of fewer bytes do to logits and perplexity."""
     rows = [
@@ -215,6 +239,25 @@ def _decode(result: TtftResult) -> str:
     ]
     headers = ["link", "T", "batch", "model", "ms a token", "p95", "tokens/s", "speedup"]
     return markdown(headers, rows)
+
+
+def _prefill(found: list[dict[str, Any]]) -> str:
+    """Our prefill against transformers' GPT-2, and what products and attention reach."""
+
+    def ratio(row: dict[str, Any], key: str) -> str:
+        low, high = row[key]["interval_95"]
+        return f"{row[key]['value']:.2f}{_ends(low, high)}"
+
+    rows = [
+        [
+            *(row["context"], row["threads"], f"{row['median_ms']['ours']:.0f}", ratio(row, "ours_over_transformers")),
+            *(ratio(row, "attention_over_sdpa"), ratio(row, "added_by_model_code")),
+            *(f"{row['gflops_per_s'][part]:.0f}" for part in ("products", "attention", "sdpa")),
+        ]
+        for row in found
+    ]
+    headers = ["T", "threads", "prefill (ms)", "of transformers' GPT-2", "attention, of torch's kernel"]
+    return markdown([*headers, "added to the parts alone", "products, GFLOP/s", "attention", "torch's kernel"], rows)
 
 
 def _ends(low: float | None, high: float | None, form: str = ".2f") -> str:

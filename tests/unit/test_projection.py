@@ -17,6 +17,7 @@ from pipeline.projection.calibration import calibrate, fitted_sizes
 from pipeline.projection.grid import project
 from pipeline.projection.hardware import FITTED, Hardware
 from pipeline.projection.prefill import prefill
+from pipeline.projection.text import text
 from pipeline.projection.timeline import Task, schedule
 from pipeline.results.statistics import geomean
 
@@ -323,6 +324,11 @@ def test_rows_of_a_grid(paper):
     assert result.errors["fitted"] is None
     assert result.errors["held_out"].rows == 6
     assert {drawing.architecture for drawing in result.timelines} == set(architectures)
+    (rival,) = [one for one in result.headline.all if (one.architecture, one.against) == ("kraken", "standard_split")]
+    times = {(row.architecture, row.tp_size): row.projected_ms for row in result.rows}
+    ratios = [times["standard_split", tp_size] / times["kraken", tp_size] for tp_size in benchmark.tp_sizes]
+    assert 1 + rival.geomean_speedup == pytest.approx(math.prod(ratios) ** (1 / len(ratios)))
+    assert f"kraken over standard_split, geometric mean of 2 rows: {rival.geomean_speedup:+.1%}" in text(result)
 
 
 def test_another_device_has_no_published_times(paper):

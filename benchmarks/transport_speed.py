@@ -2,9 +2,9 @@
 
     python -m benchmarks.transport_speed [--link loopback|1gbit|…] [--rounds 20] [--elements 163840]
 
-Twelve times a round a rank starts a sum, multiplies for some 20 ms, waits, and multiplies again. `socket`, `gloo` and
-`nothing` take turns; what the first two add is waiting, or work of the kernel and of gloo's threads on the core that
-multiplies. Rates need Linux and root.
+Twelve times a round a rank starts a sum, multiplies for some 20 ms, waits, and multiplies again. `socket` and `gloo`,
+their sums in every wire format, and `nothing` take turns; what they add to it is waiting, rounding, or work of the
+kernel and of gloo's threads on the core that multiplies. Rates need Linux and root.
 """
 
 import argparse
@@ -24,6 +24,8 @@ from pipeline.benchmark.ranks.links import check_privilege, make_links
 from pipeline.communication import Communicator, SkippedCommunicator
 from pipeline.communication.distributed import DistributedCommunicator
 from pipeline.communication.socket_exchange import SocketExchange
+from pipeline.communication.transport import over_wire
+from pipeline.communication.wire import WIRES
 from pipeline.config.link import LOOPBACK
 
 COLLECTIVES, WARMUP = 12, 5
@@ -52,9 +54,9 @@ def rank_main(rank: int, store: str, interface: str, rounds: int, elements: int)
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[rank]})
     os.environ["GLOO_SOCKET_IFNAME"] = interface
     dist.init_process_group("gloo", store=FileStore(store, 2), rank=rank, world_size=2)
+    plain = {"socket": SocketExchange.joined(interface), "gloo": DistributedCommunicator()}
     ways: dict[str, Communicator] = {
-        "socket": SocketExchange.joined(interface),
-        "gloo": DistributedCommunicator(),
+        **{f"{name} {wire}": over_wire(way, wire) for name, way in plain.items() for wire in WIRES},
         "nothing": SkippedCommunicator(2),
     }
     x, weights = torch.zeros(elements), [torch.randn(WIDTH, 3 * WIDTH), torch.randn(3 * WIDTH, WIDTH)]
@@ -70,7 +72,8 @@ def rank_main(rank: int, store: str, interface: str, rounds: int, elements: int)
             name: round(
                 statistics.median(a[0] - b[0] for a, b in zip(samples[name], samples["nothing"], strict=True)), 1
             )
-            for name in ("socket", "gloo")
+            for name in ways
+            if name != "nothing"
         }
         print(
             json.dumps(

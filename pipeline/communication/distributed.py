@@ -73,7 +73,7 @@ class DistributedCommunicator:
             return Pending(work, buffer)
         payload = wire.encode(buffer)
         gathered = torch.empty(self.world_size, payload.numel(), dtype=torch.uint8)
-        work = dist.all_gather_into_tensor(gathered.view(-1), payload, group=self.group, async_op=True)
+        work = dist.all_gather(list(gathered.unbind()), payload, group=self.group, async_op=True)
         assert work is not None
         return Gathering(work, wire, buffer, gathered, payload)
 

@@ -26,8 +26,8 @@ def is_plain_inference(x: Tensor) -> bool:
 def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # q (B, h, T, hd); k, v (B, h, S, hd)
     """Attention of the last T of S positions over all S, each to itself and what is before it: (B, h, T, hd)."""
     new, seen = q.shape[2], k.shape[2]
-    pays = new >= LEAST_QUERIES and q.shape[1] * new * seen >= LEAST_SCORES * torch.get_num_threads()
-    if pays and is_plain_inference(q):
+    # whether it is inference comes first: asking for the number of threads would break a compiled graph
+    if is_plain_inference(q) and new >= LEAST_QUERIES and q.shape[1] * new * seen >= LEAST_SCORES * torch.get_num_threads():
         return blocked_attention(q, k, v)
     if new == seen:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)

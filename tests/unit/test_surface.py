@@ -11,8 +11,10 @@ from pipeline.errors import ConfigError, ResultError
 from pipeline.models.timed import timed_model
 from pipeline.projection.prefill import prefill
 from pipeline.projection.surface import FITTED_ARCHITECTURES, _crossing, surface
+from pipeline.report.build import make_figures, make_tables
 from pipeline.report.surface import surface_figure, surface_table
 from pipeline.results import BOUND, SurfaceResult
+from tests.unit.report_inputs import put, read
 from tests.unit.surface_rows import DEVICE, fitted, settings, synthetic
 
 TOLD = ("matmul_flops", "link_efficiency", "link_latency_s", "attention_efficiency", "link_cpu_s_per_byte")
@@ -158,3 +160,15 @@ def test_the_figure_and_the_table_show_the_results_numbers(noisy):
     assert f"{noisy.errors['held_out_kraken'].mean_absolute_error:.1%}" in figure.caption
     assert [row["context"] for row in table.rows] == [one.context for one in noisy.break_even]
     assert {row["kind"] for row in table.rows} == {"projected"}
+
+
+def test_the_report_reads_it_by_its_name_and_draws_it(exact, tmp_path):
+    put(tmp_path, "surface-ttft_surface-surface.json", exact)
+    inputs = read(tmp_path)
+    assert list(inputs.surfaces) == ["ttft_surface-surface"]
+    reference = settings().reference
+    tables = make_tables(inputs, reference)
+    assert "surface_ttft_surface-surface" in [table.name for table in tables]
+    assert "surface_ttft_surface-surface" in [one.name for one in make_figures(inputs, reference, tables)]
+    put(tmp_path, "surface-ttft_demo.json", exact)
+    assert any("is of benchmark ttft_surface" in fault for fault in read(tmp_path).faults)

@@ -27,7 +27,11 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # q (B, h, T, 
     """Attention of the last T of S positions over all S, each to itself and what is before it: (B, h, T, hd)."""
     new, seen = q.shape[2], k.shape[2]
     # whether it is inference comes first: asking for the number of threads would break a compiled graph
-    if is_plain_inference(q) and new >= LEAST_QUERIES and q.shape[1] * new * seen >= LEAST_SCORES * torch.get_num_threads():
+    if (
+        is_plain_inference(q)
+        and new >= LEAST_QUERIES
+        and q.shape[1] * new * seen >= LEAST_SCORES * torch.get_num_threads()
+    ):
         return blocked_attention(q, k, v)
     if new == seen:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)

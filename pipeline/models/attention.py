@@ -8,8 +8,9 @@ from torch import Tensor
 
 BLOCK = 64  # queries at a time: they see the keys up to their own end, so that little is computed to be masked
 SCORES = 1 << 18  # numbers a core at a time, for as many heads as fit: they stay in its cache until read again
-LEAST_SCORES = 1 << 16  # of a sequence, a core: with fewer, calling many operations costs more than it saves
-LEAST_QUERIES = 16
+LEAST_PRODUCTS = 10 << 20  # T · S · hd of all heads, a core: with fewer, calling many operations costs what it saves
+LEAST_QUERIES = BLOCK
+MOST_KEYS = 768  # beyond, torch's kernel is as fast, and faster at 2048
 
 
 def is_plain_inference(x: Tensor) -> bool:
@@ -30,7 +31,8 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # q (B, h, T, 
     if (
         is_plain_inference(q)
         and new >= LEAST_QUERIES
-        and q.shape[1] * new * seen >= LEAST_SCORES * torch.get_num_threads()
+        and seen <= MOST_KEYS
+        and q.shape[1] * new * seen * q.shape[3] >= LEAST_PRODUCTS * torch.get_num_threads()
     ):
         return blocked_attention(q, k, v)
     if new == seen:

@@ -102,6 +102,8 @@ def test_no_position_sees_a_later_one():
         ((1, 12, 32, 32, 64), False, torch.float32, False),
         ((1, 12, LEAST_QUERIES - 1, 2048, 64), False, torch.float32, False),
         ((1, 12, 1, 2048, 64), False, torch.float32, False),
+        ((4, 3, 160, 160, 42), False, torch.float32, False),
+        ((1, 12, 64, 1024, 64), False, torch.float32, False),
     ],
     ids=str,
 )
@@ -122,7 +124,7 @@ def test_blocks_are_for_long_prompts_without_gradients(shape, learns, dtype, blo
 )
 def test_a_models_logits_are_those_with_gradients(architecture, monkeypatch):
     """Where gradients are kept torch's kernel runs; a cache filled in chunks must not change a thing either."""
-    monkeypatch.setattr(attention, "LEAST_SCORES", 1)
+    monkeypatch.setattr(attention, "LEAST_PRODUCTS", 1)
     name, n_ways = architecture
     shape = {"n_layer": 2, "n_head": 4, "n_embd": 24, "block_size": 160, "vocab_size": 64}
     model = build_model(ModelConfig(name="test", architecture=name, n_ways=n_ways, **shape), seed=2)

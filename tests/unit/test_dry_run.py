@@ -58,4 +58,5 @@ def test_all_reduces_are_counted_at_the_prompt() -> None:
     plan = text(
         "benchmark.tp_sizes=[2]", "benchmark.contexts=[64]", "benchmark.architectures=[standard,standard_split]"
     )
-    assert re.findall(r"into (\d+) all-reduces, (\d+) blocking", plan) == [("8", "8"), ("14", "2")]  # the last layer sums one position: nothing to split
+    counts = re.findall(r"into (\d+) all-reduces, (\d+) blocking", plan)
+    assert counts == [("8", "8"), ("14", "2")]  # the last layer sums one position: nothing to split

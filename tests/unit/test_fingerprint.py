@@ -21,6 +21,8 @@ BASES = {
         "+experiment=kraken_tp4",
         "benchmark.contexts=[128]",
         "benchmark.derived={parallel_track: {track_depth: 2}}",
+        "benchmark.wires=[float32,int8]",
+        "benchmark.wire_errors={size: demo, models: {standard: demo_standard}}",
     ],
     "one_rank": ["benchmark=ttft_one_rank", "benchmark.contexts=[128]", "benchmark.tp_sizes=[4]"],
     "engines": ["benchmark=ttft_engines", "benchmark.contexts=[128]"],

@@ -10,7 +10,7 @@ import sys
 from pipeline import files
 from pipeline.errors import ResultError
 from pipeline.report import figures_of_docs
-from pipeline.report.blocks import BLOCK, PAGES, ROOT, written
+from pipeline.report.blocks import BLOCK, PAGES, ROOT, blocks, written
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; name what differs")
     check = parser.parse_args(arguments).check
     try:
-        pages = {page: written(page) for page in PAGES}
+        pages, made = {page: written(page) for page in PAGES}, set(blocks())
     except ResultError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -29,11 +29,12 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"drew {path.relative_to(ROOT)}")
         return 0
     odd = [fault for page, text in pages.items() for fault in differences(page, text)] + figures_of_docs.stale()
+    shown = {name for text in pages.values() for name in BLOCK.findall(text)}
+    odd += [f"no page shows the block {name!r}" for name in sorted(made - shown)]
     for fault in odd:
         print(f"{fault}; python -m benchmarks.docs_tables writes it anew", file=sys.stderr)
-    blocks = sum(len(BLOCK.findall(text)) for text in pages.values())
     if not odd:
-        print(f"{blocks} tables of {len(PAGES)} pages equal the committed results")
+        print(f"{len(shown)} tables of {len(PAGES)} pages equal the committed results")
     return 1 if odd else 0
 
 

@@ -31,26 +31,24 @@ def blocks(reference: Path) -> dict[str, str]:
         return f"{table}\n\n`{commands[name]}`"
 
     bands = {transport: result(name) for transport, name in BANDS.items()}
-    sweep, mark, wire, surface = (result(name) for name in ("sweep", "mark", "wire", "surface"))
-    serving, fit = result("serving"), read(folder / "surface_fit.json", SurfaceResult)
+    sweep, wire, surface, serving = (result(name) for name in ("sweep", "wire", "surface", "serving"))
+    fit = read(folder / "surface_fit.json", SurfaceResult)
     return {
         "ttft, short": _headline(bands, against=(BASELINE,)),
         "ttft, headline": told(_headline(bands, against=(BASELINE, SPLIT)), "band_socket"),
         "ttft, own": _own(bands),
-        "ttft, costs": _costs([sweep, mark]),
+        "ttft, costs": _costs(sweep),
         "ttft, cells": told(_cells(sweep), "sweep"),
         "ttft, band over socket": told(_cells(bands["socket"]), "band_socket"),
         "ttft, band over gloo": told(_cells(bands["gloo"]), "band_gloo"),
         "ttft, winners": _winners(sweep),
-        "ttft, mark": told(_cells(mark), "mark"),
         "ttft, wire": told(other.wires(wire), "wire"),
         "ttft, wire errors": other.wire_errors(wire),
         "ttft, surface": told(other.surface(fit), "surface"),
         "ttft, break even": other.break_even(fit),
-        "ttft, surface costs": _costs([surface]),
+        "ttft, surface costs": _costs(surface),
         "ttft, batches": told(other.batches(serving), "serving"),
         "ttft, serving": other.serving(serving),
-        "ttft, decode": told(other.decode(result("decode")), "decode"),
         "ttft, prefill": told(other.prefill(files.read_json(folder / "prefill.json")["rows"]), "prefill"),
     }
 
@@ -105,12 +103,12 @@ def _own(sweeps: dict[str, TtftResult]) -> str:
     return markdown(headers, rows)
 
 
-def _costs(results: Sequence[TtftResult]) -> str:
+def _costs(result: TtftResult) -> str:
     """FLOPs and parameters of a rank, beside the standard model's."""
     chosen: dict[tuple[str, int], TtftRow] = {}
-    for row in (row for result in results for row in result.rows):
+    for row in result.rows:
         if row.architecture != BOUND:
-            chosen.setdefault((row.model + row.architecture, row.context), row)
+            chosen.setdefault((row.architecture, row.context), row)
     rows = [
         [
             *(readable(row.architecture), row.model, row.context, f"{(row.flops or 0) / 1e9:.1f}"),

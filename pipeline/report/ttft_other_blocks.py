@@ -88,20 +88,6 @@ def serving(result: TtftResult) -> str:
     return markdown([*headers, "limit (ms)", "within", "goodput (requests/s)"], rows)
 
 
-def decode(result: TtftResult) -> str:
-    """Time per token after the first."""
-    rows = [
-        [
-            *(row.link, row.context, row.batch_size, readable(row.architecture)),
-            f"{row.ms_per_token_median:.1f}{ends(row.ms_per_token_low, row.ms_per_token_high, '.1f')}",
-            *(f"{row.ms_per_token_p95:.1f}", f"{row.tokens_per_s:.1f}", f"{row.speedup:+.1%}{ends(row.speedup_low, row.speedup_high, '+.1%')}"),
-        ]
-        for row in result.decode_rows
-    ]
-    headers = ["link", "T", "batch", "model", "ms a token", "p95", "tokens/s", "speedup"]
-    return markdown(headers, rows)
-
-
 def prefill(found: list[dict[str, Any]]) -> str:
     """Our prefill against transformers' GPT-2, and what products and attention reach."""
 

@@ -12,7 +12,7 @@ from pipeline.results import TtftResult, read
 from pipeline.results.headline import Named, headline
 from pipeline.results.statistics import summarise
 
-MEASURED = ("sweep", "band_socket", "band_gloo", "mark", "wire", "surface", "serving", "decode")
+MEASURED = ("sweep", "band_socket", "band_gloo", "wire", "surface", "serving")
 
 
 def measured(name: str) -> TtftResult:

@@ -2,15 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
-from typing import Any
 
 from pipeline import files
 from pipeline.errors import ResultError
 from pipeline.report import ttft_other_blocks as other
-from pipeline.report.ttft_words import ends, number, speedup
 from pipeline.report.style import readable
 from pipeline.report.table import markdown
+from pipeline.report.ttft_words import ends, number, speedup
 from pipeline.results import BASELINE, SurfaceResult, TtftResult, read
 from pipeline.results.ttft import BOUND, NO_LINK, Cell, CellVerdict, HeadlineEntry, TtftRow
 
@@ -157,8 +155,3 @@ def _winner(verdict: CellVerdict) -> list[str]:
         *(where, readable(verdict.fastest), f"{verdict.speedup:+.1%}", readable(verdict.next), lead),
         *({True: "yes", False: "no", None: "–"}[verdict.told_apart], beats),
     ]
-
-
-
-def _error(value: float | None) -> str:
-    return "" if value is None else f" ± {value:.5f}"

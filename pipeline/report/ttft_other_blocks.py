@@ -122,3 +122,7 @@ def batches(result: TtftResult) -> str:
     ]
     headers = ["link", "T", "batch", "model", "TTFT (ms)", "p90", "p95", "p99", "speedup", "prompt tokens/s", "MFU"]
     return markdown([*headers, "energy (J)"], rows)
+
+
+def _error(value: float | None) -> str:
+    return "" if value is None else f" ± {value:.5f}"

@@ -84,8 +84,8 @@ def serving(result: TtftResult) -> str:
         ]
         for row in result.serving_rows
     ]
-    headers = ["link", "T", "model", "clients", "requests", "TTFT p50 (ms)", "p90", "p95", "p99", "ms a token", "tokens/s"]
-    return markdown([*headers, "limit (ms)", "within", "goodput (requests/s)"], rows)
+    headers = ["link", "T", "model", "clients", "requests", "TTFT p50 (ms)", "p90", "p95", "p99", "ms a token"]
+    return markdown([*headers, "tokens/s", "limit (ms)", "within", "goodput (requests/s)"], rows)
 
 
 def prefill(found: list[dict[str, Any]]) -> str:

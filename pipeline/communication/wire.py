@@ -73,13 +73,14 @@ class BrainFloat:
 class Int8:
     """Symmetric int8 in blocks of BLOCK values, each with a float32 scale: largest magnitude over 127.
 
-    A payload is all scales, then all values. What is not finite makes its block not finite: it is not hidden.
+    A payload is all scales, then all values, and zeros up to a multiple of 4 bytes: payloads that lie one behind the
+    other all begin where a scale may. What is not finite makes its block not finite: it is not hidden.
     """
 
     name, code = "int8", 2
 
     def payload_bytes(self, x: Tensor) -> int:
-        return 4 * _blocks(x.numel()) + x.numel()
+        return 4 * _blocks(x.numel()) + _up_to(x.numel(), 4)
 
     def encode(self, x: Tensor) -> Tensor:
         count = x.numel()
@@ -90,7 +91,8 @@ class Int8:
         payload = torch.empty(self.payload_bytes(x), dtype=torch.uint8)
         cut = 4 * len(scales)
         payload[:cut].view(torch.float32).copy_(scales)
-        payload[cut:].view(torch.int8).copy_(values.view(-1)[:count])
+        payload[cut : cut + count].view(torch.int8).copy_(values.view(-1)[:count])
+        payload[cut + count :].zero_()
         return payload
 
     def add_up(self, payloads: Sequence[Tensor], out: Tensor) -> None:
@@ -98,7 +100,7 @@ class Int8:
         cut = 4 * _blocks(count)
         for rank, payload in enumerate(payloads):
             scales = payload[:cut].view(torch.float32)[:, None]  # (blocks, 1)
-            values = _in_blocks(payload[cut:].view(torch.int8))  # (blocks, BLOCK)
+            values = _in_blocks(payload[cut : cut + count].view(torch.int8))  # (blocks, BLOCK)
             # converted, scaled and added one by one: types mixed are slow, and a fused step would round otherwise
             part = values.float().mul_(scales).view(-1)[:count].view_as(out)
             if rank == 0:
@@ -109,6 +111,10 @@ class Int8:
 
 def _blocks(count: int) -> int:
     return -(-count // BLOCK)
+
+
+def _up_to(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple
 
 
 def _in_blocks(flat: Tensor) -> Tensor:  # (n,) -> (blocks, BLOCK), the last filled up with zeros

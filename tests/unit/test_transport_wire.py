@@ -63,6 +63,17 @@ def test_zeros_and_the_smallest_numbers_are_no_trouble():
     torch.testing.assert_close(out, torch.zeros(3), rtol=0, atol=1e-29)
 
 
+@pytest.mark.parametrize("name", [name for name in WIRES if name != "float32"])
+@pytest.mark.parametrize("count", [6, 90, 130])
+def test_payloads_add_up_where_a_gather_puts_them_one_behind_the_other(name, count):
+    wire, ours = WIRES[name], [random(count, rank) for rank in range(3)]
+    payloads = [wire.encode(x) for x in ours]
+    out, alone = torch.empty(count), torch.empty(count)
+    wire.add_up(list(torch.stack(payloads)), out)
+    wire.add_up(payloads, alone)
+    assert torch.equal(out, alone)
+
+
 @pytest.mark.parametrize("name", WIRES)
 def test_both_ranks_of_an_exchange_end_with_the_same_bits(name):
     ends = socket.socketpair()

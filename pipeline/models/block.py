@@ -40,10 +40,10 @@ class Block(nn.Module):
     mixes: ClassVar[bool] = False  # whether mixing, mixes_first_layer and init_over_ways are for it to heed
     weights_of: ClassVar[str | None] = None  # another architecture whose weights and outputs these are
     concat: ClassVar[type[nn.Module] | None] = None  # (config, shape) -> module: last streams -> (1, B, T, d)
-    last_only = False  # set by the model before it runs: the head reads the last position alone
 
     def __init__(self, config: ModelConfig, shape: LocalShape, layer: int) -> None:
         super().__init__()
+        self.last_only = False  # set by the model while it runs: the head reads the last position alone
         self.layer = layer
         self.n_ways = config.n_ways  # N over all ranks, not the ways here
         self.layers_behind = config.n_layer - 1 - layer

@@ -78,16 +78,29 @@ class Transformer(nn.Module):
         if end > self.config.block_size:
             raise ValueError(f"context of {end} tokens: block_size is {self.config.block_size}")
         x: Any = self.embed(tokens, 0 if cache is None else cache.positions)  # (1, B, T, d)
-        for index, block in enumerate(self.blocks):
-            assert isinstance(block, Block)
-            if block.last_only != last_only:  # never so in training: a compiled block sees no change
-                block.last_only = last_only
-            x = block(x, communicator, None if cache is None else cache.layers[index])
         if last_only:  # (1 or W, B, T, d) -> (1 or W, B, 1, d)
-            x = self.last(x)
+            x = self.last(self._for_the_last(x, communicator, cache))
+        else:
+            x = self._through_blocks(x, communicator, cache)
         if self.concat is not None:
             x = self.concat(x, communicator)  # (1, B, T, d)
         return self.single(self.ln_f(x))
+
+    def _through_blocks(self, x: Any, communicator: Communicator, cache: KeyValueCache | None) -> Any:
+        for index, block in enumerate(self.blocks):
+            x = block(x, communicator, None if cache is None else cache.layers[index])
+        return x
+
+    def _for_the_last(self, x: Any, communicator: Communicator, cache: KeyValueCache | None) -> Any:
+        """The same, for the last position alone. Afterwards blocks are as before: compiled ones see no change."""
+        blocks = [block for block in self.blocks if isinstance(block, Block)]
+        for block in blocks:
+            block.last_only = True
+        try:
+            return self._through_blocks(x, communicator, cache)
+        finally:
+            for block in blocks:
+                block.last_only = False
 
     def single(self, x: Tensor) -> Tensor:  # (1, B, T, d) -> (B, T, d)
         """A stream that all ways share, without their axis."""

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.utils import counters
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.communication import (
@@ -16,6 +17,7 @@ from pipeline.communication.distributed import DistributedCommunicator
 from pipeline.communication.modelled import ModelledCommunicator
 from pipeline.engines.torch import TorchEngine
 from pipeline.models import Placement, architectures, build_model, count
+from pipeline.models.generate import generate
 from pipeline.models.greedy import likeliest
 from pipeline.models.placement import vocabulary_share
 from pipeline.models.shard import shard_state
@@ -101,7 +103,30 @@ def test_training_sees_every_position():
         model(prompts(9), last_only=True)
     model(prompts(9)).sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
-    assert torch.count_nonzero(model.wpe.weight.grad[:9]) > 0 and not any(block.last_only for block in model.blocks)
+    assert torch.count_nonzero(model.wpe.weight.grad[:9]) > 0
+
+
+def test_blocks_are_afterwards_as_before():
+    model = perturbed(case_of("kraken"))
+    before = [set(vars(block)) for block in model.blocks]
+    with torch.inference_mode():
+        model(prompts(9), last_only=True)
+        assert not any(block.last_only for block in model.blocks)
+        with pytest.raises(AttributeError):
+            model(prompts(9), communicator=None, last_only=True)
+    assert not any(block.last_only for block in model.blocks)
+    assert [set(vars(block)) for block in model.blocks] == before  # a compiled block watches them
+
+
+def test_what_is_compiled_is_not_compiled_again_after_a_sample():
+    model = perturbed(case_of("standard"))
+    torch._dynamo.reset()
+    counters.clear()
+    compiled = torch.compile(model, backend="eager")
+    for _ in range(2):
+        compiled(prompts(9))
+        assert counters["stats"]["unique_graphs"] == 1
+        generate(model, prompts(4), 2)
 
 
 def parts_of(whole, tp_size: int):

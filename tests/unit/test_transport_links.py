@@ -75,6 +75,28 @@ def test_the_queues_are_nested_by_tc_in_that_order(netem, monkeypatch):
     assert [("del" in one) for one in asked if joined.namespaces[0] in one] == [True, False]
 
 
+def test_a_queue_of_another_kind_is_not_replaced_but_made_anew(netem, monkeypatch):
+    """As tc has it: a queue that stands can be replaced by one of its own kind alone."""
+    netem(True)
+    joined = links.NamespaceLinks(2)
+    standing: dict[str, str] = {}
+
+    def tc(*command, **_):
+        namespace, kind = command[2], next((one for one in ("tbf", "netem") if one in command), None)
+        assert kind is None or standing.get(namespace, kind) == kind
+        if kind is None:
+            standing.pop(namespace, None)
+        elif "root" in command:
+            standing[namespace] = kind
+
+    monkeypatch.setattr(links, "_run", tc)
+    monkeypatch.setattr(links.subprocess, "run", lambda command, **_: tc(*command))
+    pure = {"loopback+2ms": "netem", "loopback+1ms": "netem", "1gbit": "tbf"}
+    for link, kind in [*pure.items(), *pure.items()]:
+        joined.set_link(link)
+        assert set(standing.values()) == {kind} and len(standing) == 2
+
+
 def test_a_machine_without_tbf_is_refused_before_ranks_start(tmp_path, monkeypatch):
     """Programs named ip and tc stand in; tc knows no tbf."""
     (tmp_path / "ip").write_text("#!/bin/sh\nexit 0\n")

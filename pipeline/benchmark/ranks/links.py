@@ -160,7 +160,7 @@ class NamespaceLinks:
         self.base = f"{PREFIX}{os.getpid()}"
         self.namespaces = [f"{self.base}r{rank}" for rank in range(tp_size)]
         self.interfaces = [f"veth{rank}" for rank in range(tp_size)]
-        self.is_nested = False  # a delay below the rate
+        self.kinds: list[str] = []  # of the queues that stand, each below the one before
 
     def __enter__(self) -> "NamespaceLinks":
         remove_stale()
@@ -190,14 +190,15 @@ class NamespaceLinks:
         wanted = queues(link)
         if not wanted:
             raise ValueError(f"{link} limits nothing; loopback needs a launch of its own")
+        kinds = [queue[0] for queue in wanted]
         for namespace, interface in zip(self.namespaces, self.interfaces, strict=True):
             change = ("tc", "-n", namespace, "qdisc", "replace", "dev", interface)
-            if self.is_nested or len(wanted) > 1:  # replacing the upper queue keeps the one below
+            if kinds != self.kinds or len(kinds) > 1:  # replacing keeps a queue below, and refuses one of another kind
                 subprocess.run(["tc", "-n", namespace, "qdisc", "del", "dev", interface, "root"], capture_output=True)
             _run(*change, "root", "handle", "1:", *wanted[0])
             if len(wanted) > 1:
                 _run(*change, "parent", "1:1", "handle", "10:", *wanted[1])
-        self.is_nested = len(wanted) > 1
+        self.kinds = kinds
 
     def _make(self) -> None:
         for namespace in self.namespaces:

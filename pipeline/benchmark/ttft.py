@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from pipeline.benchmark.grid import Cell, Models
@@ -19,6 +20,7 @@ from pipeline.results.ttft import Launches
 
 RANKS_PER_CORE = 16  # beyond this, ranks on CPU time nothing but the scheduler
 SEED = 1337
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container, Linux
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,9 @@ def rules_of(benchmark: BenchmarkConfig) -> Rules:
 
 
 def resources(cluster: ClusterConfig, tp_size: int) -> Resources:
-    """Threads and cores of each rank: all cores shared evenly, one thread at least."""
+    """Threads and cores of each rank: all cores shared evenly, as many as a quota of CPU time allows, one at least."""
     usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    usable = usable[: _quota()]
     threads = cluster.threads_per_rank or max(1, len(usable) // tp_size)
     enough = threads * tp_size <= len(usable)
     cores = []
@@ -120,11 +123,25 @@ def resources(cluster: ClusterConfig, tp_size: int) -> Resources:
     return Resources(cluster.device, threads, cores, crowded, used_cores=used, cores_here=os.cpu_count() or 1)
 
 
+def _quota() -> int | None:
+    """Whole cores' worth of CPU time that this container may use, one at least; None where nothing says."""
+    try:
+        allowed, period = CPU_QUOTA.read_text().split()  # microseconds, or max
+        return None if allowed == "max" else max(1, int(allowed) // int(period))
+    except (OSError, ValueError):
+        return None
+
+
 def check(
     benchmark: BenchmarkConfig, link: LinkConfig, cluster: ClusterConfig, grid: Mapping[int, list[Models]]
 ) -> None:
     """Everything that would fail later: privilege, devices, memory. Raises MissingRequirementError."""
     check_privilege(link.links)
+    if cluster.device == "cuda" and len(benchmark.wires) > 1:
+        raise MissingRequirementError(
+            f"benchmark.wires={benchmark.wires}: GPUs' sums travel as they are; other wires are for cluster=local_cpu, "
+            "or set benchmark.wires=[float32]"
+        )
     for tp_size, sizes in grid.items():
         _check_ranks(tp_size, cluster)
         if cluster.device == "cuda" and link.links != [LOOPBACK]:

@@ -12,7 +12,7 @@ from pipeline.benchmark.ranks.spec import variants
 from pipeline.benchmark.wire_errors import compared_models
 from pipeline.compose import compose, model_config
 from pipeline.config.benchmark import architecture_of, unwired, wire_of
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, MissingRequirementError
 
 BASE = ["benchmark=ttft_demo", "benchmark.tp_sizes=[2]", "benchmark.architectures=[standard,kraken]"]
 WIRED = [*BASE, "benchmark.wires=[float32,int8]"]
@@ -94,6 +94,14 @@ def test_a_label_is_a_model_and_a_wire(label, architecture, own, wire):
 def test_other_wires_are_refused(overrides, says):
     with pytest.raises(ConfigError, match=says):
         compose([*BASE, *overrides])
+
+
+def test_gpus_sum_as_they_are_and_that_is_said_before_ranks_start():
+    config = compose(WIRED)
+    on_gpus = config.cluster.model_copy(update={"device": "cuda"})
+    grid = over_wires(expand(config.benchmark, model_config), config.benchmark.wires)
+    with pytest.raises(MissingRequirementError, match=r"wires=\['float32', 'int8'\].*benchmark.wires=\[float32\]"):
+        ttft.check(config.benchmark, config.link, on_gpus, grid)
 
 
 def test_errors_are_of_the_models_that_the_benchmark_names_for_it():

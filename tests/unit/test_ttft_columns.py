@@ -50,6 +50,27 @@ def launch(models: Models, factor: float) -> dict[str, object]:
     }
 
 
+@pytest.mark.parametrize(
+    ("quota", "threads", "crowded"),
+    [
+        ("max 100000", [4, 2, 1], False),
+        ("400000 100000", [4, 2, 1], False),
+        ("250000 100000", [2, 1, 1], True),
+        ("50000 100000", [1, 1, 1], True),
+        (None, [4, 2, 1], False),
+    ],
+)
+def test_a_quota_of_cpu_time_counts_as_fewer_cores(tmp_path, monkeypatch, quota, threads, crowded):
+    monkeypatch.setattr(ttft.os, "sched_getaffinity", lambda _: {2, 3, 5, 7})
+    monkeypatch.setattr(ttft, "CPU_QUOTA", tmp_path / "cpu.max")
+    if quota:
+        (tmp_path / "cpu.max").write_text(quota + "\n")
+    shares = [ttft.resources(compose(["cluster=local_cpu"]).cluster, tp_size) for tp_size in (1, 2, 4)]
+    assert [one.threads for one in shares] == threads
+    assert shares[2].oversubscribed == crowded
+    assert all(core in (2, 3, 5, 7) for one in shares for cores in one.cores for core in cores)
+
+
 def measured(models: Models, **changes: object) -> ttft.Measured:
     shares = ttft.resources(compose([]).cluster, 1)
     shares = replace(shares, oversubscribed=False, used_cores=2, cores_here=2)

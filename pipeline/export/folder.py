@@ -7,17 +7,22 @@ from pipeline.results import file
 from pipeline.results.engine import EngineResult
 
 FILE = "engine.json"
-FORMAT = 1
+FORMAT = 2  # raised where what is built before must not run, or be timed, beside what is built now
 
 
 def read(folder: Path) -> EngineResult:
-    """engine.json of a finished engine; raises CheckpointError where it is missing, damaged or incomplete."""
+    """engine.json of a finished engine; raises CheckpointError where it is missing, damaged, incomplete or outdated."""
     try:
         engine = file.read(folder / FILE, EngineResult)
     except FileNotFoundError:
         raise CheckpointError(f"no engine in {folder}: {EngineResult.command} makes one") from None
     except ResultError as error:
         raise CheckpointError(str(error)) from None
+    if engine.engine_format != FORMAT:
+        raise CheckpointError(
+            f"the engine in {folder} was built in format {engine.engine_format}, here is {FORMAT}: build it again with "
+            "python -m stages.build_engine"
+        )
     for name, size in engine.sizes.items():
         part = folder / name
         found = part.stat().st_size if part.is_file() else None

@@ -90,6 +90,7 @@ def make(
             head_dim=spec.head_dim,
             weights=source.kind,
             status=maker.status,
+            engine_format=engine_folder.FORMAT,
             key=key,
             spec=spec.body(),
             sizes=sizes,

@@ -30,6 +30,7 @@ class EngineResult(Result):
     head_dim: int = Field(description="width of one head as computed, padding included")
     weights: str = Field(description="trained or random")
     status: str = Field(description="what was verified where, in words")
+    engine_format: int = Field(1, description="of the engine's own files; another than the code's is built again")
     key: str = Field(description="names everything that the bytes depend on")
     spec: dict[str, Any] = Field(description="spec.json: model shape and build settings")
     sizes: dict[str, int] = Field(description="bytes of every file, by its path in the folder")

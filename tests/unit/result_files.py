@@ -19,6 +19,7 @@ from pipeline.config.engine import EngineConfig
 from pipeline.evaluation import perplexity as scoring
 from pipeline.evaluation.superglue import body
 from pipeline.export import make
+from pipeline.export.folder import FORMAT
 from pipeline.models import build_model
 from pipeline.projection.grid import project
 from pipeline.projection.hardware import Hardware
@@ -231,6 +232,7 @@ def built_engine(model: str, scale: str = "demo", **changes: Any) -> EngineResul
         "head_dim": 64,
         "weights": "random",
         "status": "built, not run",
+        "engine_format": FORMAT,
         "key": "k",
         "spec": {"model": {"name": model, **shape.identity()}},
         "sizes": {},

@@ -1,5 +1,7 @@
 """Rows of built engines, and what is refused before a GPU is looked for."""
 
+import json
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from pipeline.benchmark.built.ttft import VERIFIED, engine_rows, time_engines
 from pipeline.benchmark.protocol import Rules
 from pipeline.errors import CheckpointError, ConfigError, MissingRequirementError
 from pipeline.export import folder as engine_folder
-from pipeline.results import write
+from pipeline.results import EngineResult, read, write
 from pipeline.results.headline import headline
 from tests.unit.result_files import PROVENANCE, built_engine
 
@@ -93,3 +95,15 @@ def test_incomplete_engines_are_named(tmp_path, damage):
         (folder / "engine.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"3 bytes, not 4|is missing|is damaged .*make it again with"):
         engine_folder.read(folder)
+
+
+def test_an_engine_of_an_earlier_format_is_built_again(tmp_path):
+    """It says no format: engines that gave the whole vocabulary did not."""
+    folder = described(tmp_path / "a", "standard")
+    body = json.loads((folder / "engine.json").read_text())
+    del body["engine_format"]
+    (folder / "engine.json").write_text(json.dumps(body))
+    with pytest.raises(CheckpointError, match=r"built in format 1, here is 2: build it again with python -m stages"):
+        time_engines({"standard": folder}, [(128, 1)], RULES)
+    assert not engine_folder.is_current(folder, body["key"])
+    assert read(folder / "engine.json", EngineResult).engine_format == 1  # its own facts can still be read

@@ -13,7 +13,7 @@ from pipeline.benchmark.grid import Models
 from pipeline.benchmark.progress import Say
 from pipeline.communication.transport import transport_name
 from pipeline.config import ModelConfig
-from pipeline.config.benchmark import BenchmarkConfig
+from pipeline.config.benchmark import WIRES, BenchmarkConfig
 from pipeline.config.execution import ClusterConfig
 from pipeline.config.link import LinkConfig
 from pipeline.errors import ConfigError
@@ -156,9 +156,15 @@ def plan(models: arms.Models, baseline: str, benchmark: BenchmarkConfig, cluster
             "batch_sizes": [1],
             "tp_sizes": [tp_size],
             "weights": "random",
+            "contexts_by_link": {},
             "decode_tokens": 0,
+            "concurrencies": [],
+            "wires": [*WIRES[:1]],
+            "wire_errors": None,
+            "headline_links": [],
+            "headline_contexts": [],
             "launches": 1,  # whose rounds are resampled
-            **dict.fromkeys(("breakdown", "trace", "no_communication_bound"), False),
+            **dict.fromkeys(("breakdown", "trace", "no_communication_bound", "surface"), False),
         }
     )
     sizes = dict.fromkeys(size for _, size in models)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from pipeline.benchmark.grid import Cell, cells, decode_cells, serving_cells
 from pipeline.compose import compose, model_config, shipped
 from pipeline.config import ModelConfig
 from pipeline.errors import ConfigError, MissingRequirementError
@@ -207,6 +208,26 @@ def test_what_arms_cannot_be_timed_with_is_said_before(models):
     on_gpus = cluster.model_copy(update={"device": "cuda"})
     with pytest.raises(MissingRequirementError, match="2 CUDA GPUs are needed"):
         times.plan(models, "standard", benchmark.model_copy(update={"tp_sizes": [99]}), on_gpus).check(link, on_gpus)
+
+
+def test_arms_are_timed_at_one_prompt_whatever_the_benchmark_is_about(models):
+    every = {
+        "contexts": [64, 128],
+        "contexts_by_link": {"loopback": [128]},
+        "decode_tokens": 4,
+        "concurrencies": [1, 2],
+        "wires": ["float32", "int8"],
+        "surface": True,
+        "headline_links": ["1gbit"],
+        "headline_contexts": [64],
+    }
+    benchmark, _, cluster = setting(**every)
+    benchmark = benchmark.model_copy(update={"wire_errors": benchmark.shapes[0]})
+    planned = times.plan(models, "standard", benchmark, cluster).benchmark
+    assert cells(planned, "loopback") == [Cell(32, 1)]
+    assert not serving_cells(planned, "loopback") and not decode_cells(planned)
+    assert planned.wires == ["float32"] and planned.wire_errors is None and not planned.surface
+    type(planned).model_validate(planned.model_dump())  # no part of it is about another
 
 
 def test_projected_times_are_those_of_the_projection_over_four_ranks_where_all_can_be_split(models):

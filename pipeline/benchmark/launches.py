@@ -222,10 +222,11 @@ class Launch:
     ) -> list[CellAnswer]:
         """Every prompt of one size over one link, timed and decoded."""
         joined_ranks.set_link(link)
+        speed = self._probe(ranks, link)
         if "model" in map(delayed_by, self.unit.links):
             modelled = delay_seconds(link) if delayed_by(link) == "model" else 0.0
-            ranks.command("delay", delay_s=modelled, bits_per_s=bits_per_second(link))
-        speed = self._probe(ranks, link)
+            # by the rate that is really there: by a higher one the delay would pass while bytes still travel
+            ranks.command("delay", delay_s=modelled, bits_per_s=speed)
         found = []
         asked = (
             (self._measure, cells(self.benchmark, link)),

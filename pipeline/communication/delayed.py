@@ -1,8 +1,9 @@
 """A link's latency where the kernel cannot add it: the sum really travels, and is handed over no earlier than by it.
 
-A rank's payload leaves at the link's rate, one after another, and takes `delay_s` more to arrive. Both ranks of a
-socket tell when they started, so that a peer that is late is late by the delay as well; gloo tells when its sum
-arrived, and the delays of its steps, which follow each other, are added to that.
+A rank's payload leaves at the rate that the link was found to carry, one after another, and takes `delay_s` more to
+arrive: by a nominal rate that is more, the delay would be over while bytes still travel. Both ranks of a socket tell
+when they started, so that a peer that is late is late by the delay as well; gloo tells when its sum arrived, and the
+delays of its steps, which follow each other, are added to that.
 """
 
 import time

@@ -6,8 +6,15 @@ import time
 import pytest
 import torch
 
+from pipeline.benchmark import launches
+from pipeline.benchmark.grid import expand
+from pipeline.benchmark.progress import Progress
+from pipeline.benchmark.ranks.links import Loopback
+from pipeline.benchmark.ttft import resources
+from pipeline.communication import LOCAL
 from pipeline.communication.delayed import DelayedCommunicator
 from pipeline.communication.socket_exchange import SocketExchange
+from pipeline.compose import compose, model_config
 
 
 @pytest.fixture
@@ -69,3 +76,28 @@ def test_a_ring_pays_the_delay_of_every_step_after_its_sum_arrived():
     begun = time.monotonic()
     DelayedCommunicator(Ring(), 0.03, None, steps=2).start(torch.ones(3)).wait()
     assert 0.11 <= time.monotonic() - begun < 0.15
+
+
+def test_the_delay_comes_on_top_of_what_the_link_was_found_to_carry(monkeypatch):
+    monkeypatch.setattr(launches, "delayed_by", lambda link: "model")
+    config = compose(["benchmark=ttft_demo", "benchmark.tp_sizes=[2]", "benchmark.architectures=[standard]"])
+    monkeypatch.setattr(launches, "cells", lambda benchmark, link: [])
+    monkeypatch.setattr(launches, "decode_cells", lambda benchmark: [])
+    (models,) = expand(config.benchmark, model_config)[2]
+    asked = {}
+
+    class Ranks:
+        processes = ()
+
+        def command(self, name, **arguments):
+            asked[name] = arguments
+            return [8e6] * 2  # what `link` answers: a megabyte a second
+
+    for link in ("loopback+2ms", "1gbit+2ms"):
+        asked.clear()
+        unit = launches.Unit(2, [models], [link])
+        launch = launches.Launch(config.benchmark, config.cluster, unit, {}, Progress(lambda line: None, 9), 0)
+        launch._cells(Ranks(), Loopback(2), models, link, resources(config.cluster, 2), 1.0)
+        assert list(asked) == ["link", "delay"]
+        communicator = DelayedCommunicator(LOCAL, **asked["delay"])
+        assert communicator.due_s(4_000_000, started_s=1.0, arrived_s=0.0) == pytest.approx(1.0 + 4.0 + 0.002)

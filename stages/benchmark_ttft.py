@@ -18,20 +18,19 @@ if TYPE_CHECKING:
     from pipeline.config import Config
     from pipeline.experiment.work import Work
     from pipeline.results import TtftResult
-    from pipeline.results.ttft import WireErrorRow
     from pipeline.tracking import StageRun
 
     Grid = dict[int, list[Models]]
 
 
 def check(work: "list[Work]") -> list[str]:
-    from pipeline.benchmark import one_rank, ttft
+    from pipeline.benchmark import one_rank, ttft, wire_errors
     from pipeline.benchmark.built import grid as engine_grid
     from pipeline.benchmark.built.ttft import check_gpus
     from pipeline.errors import MissingRequirementError
 
     config, grid = work[0].config, _grid(work[0].config)
-    benchmark = config.benchmark
+    benchmark, compared = config.benchmark, _compared(config)
     try:
         if benchmark.engine != "torch":
             engine_grid.check(benchmark)
@@ -41,6 +40,10 @@ def check(work: "list[Work]") -> list[str]:
             one_rank.check(benchmark, config.cluster, grid)
         else:
             ttft.check(benchmark, config.link, config.cluster, grid)
+        if benchmark.surface:
+            _check_surface(config)
+        if compared:
+            wire_errors.check(benchmark, config.cluster, compared)
     except MissingRequirementError as error:
         return [str(error)]
     return []
@@ -51,19 +54,28 @@ def plan(work: "list[Work]") -> str:
 
     config = work[0].config
     on_gpu = config.benchmark.engine != "torch" or config.cluster.device == "cuda"
-    return dry_run(config.benchmark, config.link, "cuda" if on_gpu else "cpu", _grid(config))
+    return dry_run(config.benchmark, config.link, "cuda" if on_gpu else "cpu", _grid(config), _compared(config))
 
 
 def run(work: "Work", log: "StageRun") -> None:
     from pipeline import files
     from pipeline.benchmark.kept import Kept
+    from pipeline.results import TtftResult, read
 
     benchmark, grid = work.config.benchmark, _grid(work.config)
     files.check_writable(work.result.parent, hint="paths.results")
+    if benchmark.surface and work.result_state().name == "done":  # only its surface is missing
+        print(f"wrote {_surface(work, read(work.result, TtftResult))}, fitted to {work.result}, which was timed before")
+        return
     one_rank = benchmark.protocol == "one_rank" and benchmark.engine == "torch"
-    found = (_one_rank if one_rank else _ranks)(work, grid)
-    result = work.write(found)
-    Kept(work.result, work.key).remove()
+    in_use = f"{work.result}: another process measures it; wait for it, or choose another folder with paths.results="
+    with files.locked(work.result.with_name(f".{work.result.stem}.lock"), 0, in_use):
+        found = (_one_rank if one_rank else _ranks)(work, grid)
+        work.check_code("it was measured")
+        for path in work.paths("surface"):  # of what was timed before
+            path.unlink(missing_ok=True)
+        result = work.write(found)
+        Kept(work.result, work.key).remove()
     log.log_artifact(result)
     log.log_metrics({one.metric: one.geomean_speedup for one in found.headline.all})
     log.log_metrics({row.metric: row.goodput_per_s for row in found.serving_rows})
@@ -80,9 +92,16 @@ def _grid(config: "Config") -> "Grid":
     return over_wires(expand(config.benchmark, model_config), config.benchmark.wires)
 
 
+def _compared(config: "Config") -> "Models | None":
+    from pipeline.benchmark.wire_errors import compared_models
+    from pipeline.compose import model_config
+
+    return compared_models(config.benchmark, model_config)
+
+
 def _ranks(work: "Work", grid: "Grid") -> "TtftResult":
     from pipeline import files
-    from pipeline.benchmark import launches, ttft
+    from pipeline.benchmark import launches, ttft, wire_errors
     from pipeline.benchmark.built import grid as engine_grid
     from pipeline.benchmark.kept import Kept
     from pipeline.benchmark.result import ranks_result
@@ -92,41 +111,42 @@ def _ranks(work: "Work", grid: "Grid") -> "TtftResult":
         (engines,) = work.paths("engines")
         return engine_grid.measure_engines(benchmark, config.engine, grid, engines, scale, _say)
     ttft.check(benchmark, config.link, config.cluster, grid)
+    if benchmark.surface:
+        _check_surface(config)
+    compared = _compared(config)
+    if compared:
+        wire_errors.check(benchmark, config.cluster, compared)
+    trained, validation = _trained(work, compared) if compared else ({}, [])  # read before hours of timing
     folders = {files.plain_name(folder.name): folder for folder in work.paths("timed")}
-    kept = Kept(work.result, work.key)
+    kept = Kept(work.result, work.key, lambda: work.check_code("a launch was measured"))
     found = launches.measure_grid(benchmark, config.link, config.cluster, grid, folders, _say, kept)
     traces = work.result.parent / "traces" / work.result.stem
-    return ranks_result(*found, benchmark, scale, traces, wire_errors=_wire_errors(work))
+    lost = (
+        wire_errors.measure_wire_errors(benchmark, config.cluster, compared, trained, validation, _say)
+        if compared
+        else []
+    )
+    return ranks_result(*found, benchmark, scale, traces, wire_errors=lost)
 
 
-def _wire_errors(work: "Work") -> "list[WireErrorRow]":
-    """What other wires do to logits and loss: of trained models where these are there, with their validation tokens."""
-    from collections.abc import Sequence
+def _trained(work: "Work", models: "Models") -> "tuple[dict[str, Path], list[list[int]]]":
+    """Folders by name of the compared models that are trained here, and windows of their validation tokens."""
     from pathlib import Path
 
     from pipeline import files
-    from pipeline.benchmark.wire_errors import compared_models, measure_wire_errors
-    from pipeline.compose import model_config
+    from pipeline.benchmark.wire_errors import spread, window_length
+    from pipeline.data import TokenData
+    from pipeline.evaluation.perplexity import check_tokenizer
 
-    benchmark = work.config.benchmark
-    models = compared_models(benchmark, model_config)
-    if models is None:
-        return []
-    *trained, tokens = work.paths("compared") or [Path()]
-
-    def read_windows(folders: Sequence[Path], length: int, count: int) -> list[list[int]]:
-        from pipeline.data import TokenData
-        from pipeline.evaluation.perplexity import check_tokenizer
-
-        data = TokenData.open(tokens)
-        for folder in folders:
-            check_tokenizer(folder, data)
-        step = max(1, (data.val.tokens - length - 1) // count)  # spread over the whole split
-        starts = range(0, data.val.tokens - length, step)[:count]
-        return [data.val.read(start, length + 1).tolist() for start in starts]
-
-    folders = {files.plain_name(folder.name): folder for folder in trained}
-    return measure_wire_errors(benchmark, work.config.cluster, models, folders, read_windows, _say)
+    *folders, tokens = work.paths("compared") or [Path()]
+    if not folders:
+        return {}, []
+    data = TokenData.open(tokens)
+    for folder in folders:
+        check_tokenizer(folder, data)
+    length, starts = spread(data.val.tokens, window_length(models))
+    windows = [data.val.read(start, length + 1).tolist() for start in starts]
+    return {files.plain_name(folder.name): folder for folder in folders}, windows
 
 
 def _one_rank(work: "Work", grid: "Grid") -> "TtftResult":
@@ -148,8 +168,27 @@ def _surface(work: "Work", found: "TtftResult") -> "Path":
     from pipeline.compose import model_config
     from pipeline.projection.surface import surface
 
-    path = work.result.with_name(work.result.name.replace("ttft-", "surface-", 1))
-    return work.write(surface(found, work.config.benchmark, model_config), path)
+    return work.write(surface(found, work.config.benchmark, model_config), work.path("surface"))
+
+
+def _check_surface(config: "Config") -> None:
+    """Raise MissingRequirementError or ConfigError where the benchmark will not time the rows that its surface needs."""
+    from pipeline.benchmark.grid import cells
+    from pipeline.benchmark.ttft import resources
+    from pipeline.errors import MissingRequirementError
+    from pipeline.projection import fitted_rows
+    from pipeline.results import BOUND
+
+    benchmark, tp_size = config.benchmark, config.benchmark.tp_sizes[0]
+    if resources(config.cluster, tp_size).oversubscribed:
+        raise MissingRequirementError(
+            f"benchmark.surface=true: {tp_size} ranks have too few cores here, and a surface is fitted only to rows of "
+            "ranks that do not take turns; lower benchmark.tp_sizes, or set benchmark.surface=false"
+        )
+    fitted_rows.check(
+        {(cell.context, link) for link in config.link.links for cell in cells(benchmark, link)},
+        [*benchmark.architectures, *([BOUND] if benchmark.no_communication_bound else [])],
+    )
 
 
 def _print(found: "TtftResult") -> None:

@@ -3,19 +3,34 @@
 import os
 from collections.abc import Mapping
 
-from pipeline.benchmark.grid import Cell, Models, cells, most_tokens, serving_cells
+from pipeline.benchmark.grid import Cell, Models, cells, decode_cells, most_tokens, serving_cells
+from pipeline.benchmark.launches import DECODE_ROUNDS
+from pipeline.benchmark.ranks.links import delayed_by
 from pipeline.benchmark.ranks.memory import rank_bytes
 from pipeline.benchmark.ranks.serving import drawn_tokens, schedule
 from pipeline.benchmark.ranks.spec import variants
 from pipeline.benchmark.ttft import SEED
+from pipeline.benchmark.wire_errors import RANDOM_WINDOWS, WINDOWS, window_length
 from pipeline.config.benchmark import BenchmarkConfig, unwired
 from pipeline.config.link import LinkConfig
 from pipeline.models import Placement, count, local_shape
 from pipeline.models.trace import trace
 
 
-def dry_run(benchmark: BenchmarkConfig, link: LinkConfig, device: str, grid: Mapping[int, list[Models]]) -> str:
-    """The plan as text: devices, memory per rank, and each architecture's shape, FLOPs, collectives and bytes."""
+DELAYS = {"nothing": "", "netem": " (delayed by the kernel's netem)", "model": " (delayed by a model)"}
+
+
+def dry_run(
+    benchmark: BenchmarkConfig,
+    link: LinkConfig,
+    device: str,
+    grid: Mapping[int, list[Models]],
+    compared: Models | None = None,
+) -> str:
+    """The plan as text: devices, memory per rank, and each architecture's shape, FLOPs, collectives and bytes.
+
+    `compared` are the models that wires are compared on.
+    """
     is_modelled = benchmark.protocol == "one_rank"
     over_links = link.links if benchmark.protocol == "ranks" and benchmark.engine == "torch" else None
     ranks = 1 if is_modelled else max(grid)
@@ -23,20 +38,44 @@ def dry_run(benchmark: BenchmarkConfig, link: LinkConfig, device: str, grid: Map
     each = [cells(benchmark, link) for link in over_links] if over_links is not None else [cells(benchmark)]
     prompts = sum(map(len, each))
     rows = prompts * sum(_rows(benchmark, models) for models in groups)
-    minutes = prompts * len(groups) * benchmark.time_limit_s / 60
+    seconds = prompts * len(groups) * benchmark.time_limit_s
     launches = 1 if over_links is None else benchmark.launches
-    named = "the modelled one" if is_modelled else "the GPUs' own" if over_links is None else ", ".join(over_links)
+    delayed = [one + DELAYS[delayed_by(one)] for one in over_links or []]
+    named = "the modelled one" if is_modelled else "the GPUs' own" if over_links is None else ", ".join(delayed)
     lines = [
         f"{benchmark.name}: {rows} rows in {benchmark.dtype}, {benchmark.repeats_min} to {benchmark.repeats_max} "
-        f"rounds in {'one launch' if launches == 1 else f'each of {launches} launches'}, at most about {minutes:.0f} "
-        "minutes of timing, longer where three rounds do not fit (counted; nothing was run)",
+        f"rounds in {'one launch' if launches == 1 else f'each of {launches} launches'}, at most about "
+        f"{_span(seconds)} of timing, longer where {benchmark.repeats_min} rounds do not fit (counted; nothing was "
+        "run)",
         f"needs {ranks} {_devices(device, ranks)}; links: {named}; {_here(device)}",
     ]
+    if over_links is not None:
+        lines += [_decoding(benchmark, cell) for cell in decode_cells(benchmark)]
     lines += [_serving(benchmark, cell) for cell in serving_cells(benchmark)]
+    lines += [_comparing(benchmark, compared)] if compared else []
     for tp_size, sizes in grid.items():
         for models in sizes:
             lines += ["", *_size(benchmark, models, tp_size, device)]
     return "\n".join(lines)
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 60 else f"{seconds / 60:.0f} minutes"
+
+
+def _decoding(benchmark: BenchmarkConfig, cell: Cell) -> str:
+    return (
+        f"decodes {benchmark.decode_tokens} tokens behind T={cell.context} B={cell.batch_size}: {DECODE_ROUNDS} rounds "
+        "and one to warm up for each architecture, link and launch, besides the timing above"
+    )
+
+
+def _comparing(benchmark: BenchmarkConfig, models: Models) -> str:
+    return (
+        f"compares {', '.join(benchmark.wires[1:])} sums with {benchmark.wires[0]} ones on {models.size} over "
+        f"{models.tp_size} ranks: {WINDOWS} windows of {window_length(models)} validation tokens where a model is "
+        f"trained, else {RANDOM_WINDOWS} random ones, for each architecture, besides the timing above"
+    )
 
 
 def _serving(benchmark: BenchmarkConfig, cell: Cell) -> str:

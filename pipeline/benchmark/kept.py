@@ -4,11 +4,15 @@ import json
 import os
 import platform
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from pipeline import files
+
+BOOT = Path("/proc/sys/kernel/random/boot_id")  # Linux alone has it
 
 
 @dataclass
@@ -38,14 +42,17 @@ class CellAnswer:
 
 
 class Kept:
-    """A folder beside the result, hidden, whose name has the identity of the work; one file a finished launch."""
+    """A folder beside the result, hidden, whose name has the identity of the work; one file a finished launch.
 
-    def __init__(self, result: Path, identity: str) -> None:
-        self.result = result
+    `check` is called before a launch is kept, and raises where it may not be.
+    """
+
+    def __init__(self, result: Path, identity: str, check: Callable[[], None] = lambda: None) -> None:
+        self.result, self.check = result, check
         self.folder = result.with_name(f".{result.stem}.{identity}.launches")
 
     def read(self, name: str) -> list[CellAnswer] | None:
-        """A launch's answers; None where it has not finished on this machine, or its file is damaged."""
+        """A launch's answers; None where it has not finished on this very machine, or its file is damaged."""
         try:
             body = files.read_json(self.folder / f"{name}.json")
             return [CellAnswer(**raw) for raw in body["answers"]] if body["machine"] == machine() else None
@@ -53,6 +60,7 @@ class Kept:
             return None
 
     def write(self, name: str, answers: list[CellAnswer]) -> None:
+        self.check()
         body = {"machine": machine(), "answers": [asdict(one) for one in answers]}
         files.write_text(self.folder / f"{name}.json", json.dumps(body))
 
@@ -63,6 +71,7 @@ class Kept:
 
 
 def machine() -> str:
-    """Launches of one row must not come from two machines, nor from two sets of cores."""
+    """Launches of one row must not come from two machines, boots, sets of cores or versions of torch."""
+    boot = BOOT.read_text().strip() if BOOT.exists() else "unknown"
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{platform.node()} {platform.machine()} cores {cores}"
+    return f"{platform.node()} {platform.machine()} boot {boot} cores {cores} torch {metadata.version('torch')}"

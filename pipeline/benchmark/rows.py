@@ -13,7 +13,15 @@ from pipeline.communication.transport import sent_share, transport_name
 from pipeline.config.benchmark import WIRES, BenchmarkConfig, unwired, wire_of
 from pipeline.models import Placement, count
 from pipeline.results.kinds import Kind
-from pipeline.results.statistics import Compared, median, speedup_interval, summarise, summarise_steps
+from pipeline.results.statistics import (
+    Compared,
+    by_round,
+    median,
+    share_interval,
+    speedup_interval,
+    summarise,
+    summarise_steps,
+)
 from pipeline.results.ttft import (
     BASELINE,
     BOUND,
@@ -50,6 +58,9 @@ def ttft_row(about: RunRow, series: Series, facts: Mapping[str, Any]) -> TtftRow
     low, high = None, None
     if series.baseline is not None and series.paired:
         low, high = speedup_interval(Compared(series.baseline, series.own))
+    share_low, share_high = None, None
+    if series.blocking is not None and series.compute is not None:
+        share_low, share_high = share_interval(series.own, series.blocking, series.compute)
     flops, rate, seconds = facts.get("flops"), facts.get("matrix_flops_per_s"), own.median / 1e3
     return TtftRow(
         **dict(about),
@@ -71,6 +82,8 @@ def ttft_row(about: RunRow, series: Series, facts: Mapping[str, Any]) -> TtftRow
         blocking_ms=blocking,
         own_hideable_ms=own_hideable,
         own_share_hidden=_share(_difference(blocking, own.median), own_hideable),
+        own_share_low=share_low,
+        own_share_high=share_high,
         prompt_tokens_per_s=about.batch_size * about.context / seconds,
         model_flops_utilisation=flops / seconds / rate if flops and rate else None,
         repeats=own.repeats,
@@ -246,9 +259,11 @@ def comparability(measured: Measured | Decoded | Served, name: str) -> str:
 def decode_rows(decoded: Decoded, benchmark: BenchmarkConfig) -> list[DecodeRow]:
     """Time per output token of every architecture: over all steps, rounds and launches, and by step."""
     rows = []
+    baseline = by_round(decoded.rounds[BASELINE])  # launches × rounds
     for name, launches in decoded.rounds.items():
         steps = np.asarray([one for rounds in launches for one in rounds])  # (launches · rounds, steps)
         own = summarise_steps(launches)
+        low, high = speedup_interval(Compared(baseline, by_round(launches)))
         rows.append(
             DecodeRow(
                 **dict(about_row(decoded, benchmark, name)),
@@ -262,13 +277,14 @@ def decode_rows(decoded: Decoded, benchmark: BenchmarkConfig) -> list[DecodeRow]
                 interval_over=own.over,
                 ms_by_step=np.median(steps, axis=0).tolist(),
                 tokens_per_s=decoded.cell.batch_size * 1e3 / float(steps.mean()),
-                speedup=0.0,
+                speedup=median(baseline) / own.median - 1,
+                speedup_low=low,
+                speedup_high=high,
                 repeats=own.repeats,
                 samples_ms=launches,
             )
         )
-    baseline = next(row for row in rows if row.architecture == BASELINE).ms_per_token_median
-    return [row.model_copy(update={"speedup": baseline / row.ms_per_token_median - 1}) for row in rows]
+    return rows
 
 
 def breakdown_rows(measured: Measured, benchmark: BenchmarkConfig) -> list[BreakdownRow]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import TypeVar
 
+from pipeline.results.headline import busy_words
 from pipeline.results.ttft import (
     BASELINE,
     PARTS,
@@ -25,7 +26,7 @@ TTFT_HEAD = (
     *("architecture", "TTFT ms", "95% interval", "p95", "p99", "speedup"),
     *("compute", "exposed", "hidden", "own hidden", "FLOPs", "MFU", "MB", "calls"),
 )
-DECODE_HEAD = ("architecture", "ms/token", "95% interval", "p95", "p99", "tokens/s", "speedup")
+DECODE_HEAD = ("architecture", "ms/token", "95% interval", "p95", "p99", "tokens/s", "speedup", "95% of it")
 SERVING_HEAD = (
     *("architecture", "clients", "TTFT ms p50", "p90", "p95", "p99", "ms/token p50", "p90", "p95", "p99"),
     *("requests/s", "tokens/s", "within limit", "goodput/s", "95% interval"),
@@ -105,8 +106,10 @@ def wire_table(rows: Sequence[WireErrorRow]) -> str:
 
 
 def headline_text(headline: Headline) -> str:
-    """A line an entry: geometric mean with its interval, what it covers, and its kind."""
-    return "\n".join(_entry_line(entry, where) for band, where in BANDS for entry in getattr(headline, band))
+    """A line an entry: geometric mean with its interval, what it covers, and its kind; last what was not timed."""
+    lines = [_entry_line(entry, where) for band, where in BANDS for entry in getattr(headline, band)]
+    missing = ", ".join(headline.missing)
+    return "\n".join([*lines, f"links named beforehand that were not timed: {missing}"] if missing else lines)
 
 
 def _entry_line(entry: HeadlineEntry, where: str) -> str:
@@ -114,7 +117,6 @@ def _entry_line(entry: HeadlineEntry, where: str) -> str:
     interval = "" if low is None or high is None else f" ({low:+.1%} to {high:+.1%})"
     share = entry.median_share_hidden
     hidden = "" if share is None else f", {share:.0%} of the hideable time hidden (median)"
-    crowded = ", ranks exceed cores" if entry.oversubscribed else ""
     rows = f"{entry.rows} row{'s' if entry.rows > 1 else ''}{where}"
     if entry.exposed_low is not None and entry.exposed_high is not None:
         exposed = dict.fromkeys(f"{share:.0%}" for share in (entry.exposed_low, entry.exposed_high))
@@ -122,7 +124,7 @@ def _entry_line(entry: HeadlineEntry, where: str) -> str:
     over = "" if entry.against == BASELINE else f" over {entry.against}"
     return (
         f"geometric mean speedup over {rows}: {entry.architecture} {entry.geomean_speedup:+.1%}{over}"
-        f"{interval}{hidden} ({entry.kind}{crowded})"
+        f"{interval}{hidden} ({_kind(entry)})"
     )
 
 
@@ -138,7 +140,12 @@ def _scope(verdict: CellVerdict) -> str:
         "named": f"over the {number} cells named beforehand",
         "cell": _cell(first),
     }[verdict.scope]
-    return f"{where} ({verdict.kind}{', ranks exceed cores' if verdict.oversubscribed else ''})"
+    return f"{where} ({_kind(verdict)})"
+
+
+def _kind(found: HeadlineEntry | CellVerdict) -> str:
+    """Its kind, and what makes it doubtful."""
+    return ", ".join([found.kind, *["ranks exceed cores"] * found.oversubscribed, *filter(None, [busy_words(found)])])
 
 
 def _blocks(rows: Sequence[Row], about: str, head: tuple[str, ...], line: Callable[[Row], tuple[str, ...]]) -> str:
@@ -189,6 +196,7 @@ def _decode_line(row: DecodeRow) -> tuple[str, ...]:
         _number(row.ms_per_token_p99, 2),
         f"{row.tokens_per_s:.1f}",
         f"{row.speedup:+.1%}",
+        _gain(row.speedup_low, row.speedup_high),
     )
 
 
@@ -209,6 +217,10 @@ def _serving_line(row: ServingRow) -> tuple[str, ...]:
 
 def _ends(low: float | None, high: float | None, digits: int) -> str:
     return "–" if low is None or high is None else f"{low:.{digits}f}–{high:.{digits}f}"
+
+
+def _gain(low: float | None, high: float | None) -> str:
+    return "–" if low is None or high is None else f"{low:+.1%} to {high:+.1%}"
 
 
 def _number(value: float | None, digits: int, factor: float = 1.0) -> str:

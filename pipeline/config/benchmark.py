@@ -184,6 +184,11 @@ class BenchmarkConfig(Group):
             if label in own
         ]
         faults += [*self._context_faults(), *self._headline_faults(), *self._wire_faults(), *self._serving_faults()]
+        if self.surface and (self.protocol, self.engine) != ("ranks", "torch"):
+            faults.append(
+                f"surface=true: is fitted to ranks that meet over known links, not protocol={self.protocol} with "
+                f"engine={self.engine}; set protocol=ranks and engine=torch, or surface=false"
+            )
         if faults:
             raise ValueError("\n".join(faults))
         return self
@@ -213,7 +218,12 @@ class BenchmarkConfig(Group):
         return faults
 
     def _context_faults(self) -> list[str]:
-        return [
+        faults = [
+            f"contexts_by_link.{link}: {link} is no link; must be {LOOPBACK} or a rate such as 300mbit or 1gbit"
+            for link in self.contexts_by_link
+            if not is_link(link)
+        ]
+        return faults + [
             f"contexts_by_link.{link}={chosen}: must be some of contexts={self.contexts}, each once"
             for link, chosen in self.contexts_by_link.items()
             if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(self.contexts)

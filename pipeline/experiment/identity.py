@@ -117,7 +117,18 @@ def timed_values(config: Config) -> dict[str, Any]:
     """The shapes of every model that the benchmark names or derives; raises ConfigError where one cannot be."""
     if config.benchmark.protocol == "one_rank":  # its link is the projection's
         return projected_values(config)
-    return {"models": _models(config.benchmark)}
+    return {"models": _models(config.benchmark)} | _compared_values(config)
+
+
+def _compared_values(config: Config) -> dict[str, Any]:
+    """The shapes of the models that wires are compared on, where any are."""
+    from pipeline.benchmark.wire_errors import compared_models
+    from pipeline.compose import model_config
+
+    models = compared_models(config.benchmark, model_config)
+    if models is None:
+        return {}
+    return {"compared models": {label: model.identity() for label, model in models.by_architecture.items()}}
 
 
 def projected_values(config: Config) -> dict[str, Any]:

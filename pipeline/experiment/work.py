@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pipeline import files, provenance
 from pipeline.config import Config
-from pipeline.errors import CheckpointError, ConfigError
+from pipeline.errors import CheckpointError, ConfigError, RunError
 from pipeline.experiment import closure
 from pipeline.experiment.identity import restricted, values
 from pipeline.experiment.places import owner, place, timed_models
@@ -110,6 +110,12 @@ class Work:
         """Whether the result is there and was made by these very settings and this code from these very inputs."""
         if any(not path.exists() for path in self.paths(*self.stage.outputs)):
             return State("missing")
+        return self.result_state()
+
+    def result_state(self) -> State:
+        """The same of the result alone: another output may be missing."""
+        if not self.result.exists():
+            return State("missing")
         try:
             body = files.read_json(self.result)
             made_by = body.pop("provenance")
@@ -145,7 +151,8 @@ class Work:
         return {name: provenance.fingerprint(value)[:8] for name, value in self.settings.items()}
 
     def begin(self) -> None:
-        """Note the inputs as they are; raises ConfigError where one was made with other settings than these."""
+        """Note commit and inputs as they are; raises ConfigError where one was made with other settings than these."""
+        provenance.git_commit()  # kept: the result names the commit that it began with
         self._require_models()
         self._require_results()
         for path in self.inputs:
@@ -195,6 +202,16 @@ class Work:
     def key(self) -> str:
         """Names what would be done: settings, code and inputs."""
         return provenance.fingerprint(self.fingerprint, self.code, self.inputs)
+
+    def check_code(self, doing: str) -> None:
+        """Raise RunError where the code is another than it was when first asked, before the work."""
+        now = self.code_of(self.stage.module)
+        changed = sorted(room for room in {*self.code, *now} if self.code.get(room) != now.get(room))
+        if changed:
+            raise RunError(
+                f"the code changed while {doing}, in {', '.join(changed)}: what is measured now would not be what was "
+                "measured before; run it again"
+            )
 
     def device_flops(self) -> dict[str, float]:
         """Peak rates of known devices, for a share of them: shown beside a result, no part of it."""

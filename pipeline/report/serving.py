@@ -21,13 +21,15 @@ def winners_table(inputs: Inputs, name: str) -> Table | None:
         Column("told_apart", "Told apart", format="yes_no"),
         Column("beats", "Faster than standard"),
         Column("oversubscribed", "Ranks exceed cores", format="yes_no", fold=True),
+        Column("busy", "Machine busy", format="yes_no", fold=True),
     ]
     heading = f"Which architecture is fastest, {Timed(inputs, name, inputs.ttft[name]).title}"
     notes = (
         "The lead's interval is of that pair alone, which was chosen after measuring. Faster than standard: the 95% "
         "interval of the speedup is above zero; where there is none, the speedup is.",
     )
-    rows = [_winner(verdict, inputs.scale) for verdict in found]
+    busy = {row.cell: row.busy for row in inputs.ttft[name].rows}
+    rows = [{**_winner(verdict, inputs.scale), "busy": busy.get(verdict.cells[0])} for verdict in found]
     return Table(f"fastest_{name}", heading, columns, rows, notes=notes, demo=inputs.demo)
 
 

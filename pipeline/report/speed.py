@@ -19,6 +19,7 @@ SPEEDUP = (
 )
 RUN = (
     Column("oversubscribed", "Ranks exceed cores", format="yes_no"),
+    Column("busy", "Machine busy", format="yes_no", fold=True),
     Column("engine", "Engine", fold=True),
     Column("mode", "Mode", fold=True),
     Column("device", "Device", fold=True),
@@ -49,6 +50,8 @@ def ttft_table(inputs: Inputs, name: str) -> Table | None:
         Column("hideable_ms", "Hideable", "ms", "number", 2),
         Column("share_hidden", "Hidden", "", "percent", 0),
         Column("own_share_hidden", "Hidden of its own", "", "percent", 0),
+        Column("own_share_low", "95% from", "", "percent", 0),
+        Column("own_share_high", "95% to", "", "percent", 0),
         Column("collectives", "All-reduces", format="integer"),
         Column("collective_bytes", "Reduced", "bytes", "integer"),
         Column("flops_ratio", "FLOPs of standard's", "", "number", 3),
@@ -58,7 +61,6 @@ def ttft_table(inputs: Inputs, name: str) -> Table | None:
         Column("energy_joules", "Energy", "J", "number", 2),
         Column("peak_memory_bytes", "Peak memory", "bytes", "integer"),
         Column("repeats", "Repeats", format="integer"),
-        Column("busy", "Machine busy", format="yes_no", fold=True),
         *RUN,
         Column("status", "Status", fold=True),
         Column("comparability", "To be known"),

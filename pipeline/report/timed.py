@@ -7,6 +7,7 @@ from pipeline.config.reference import ReferenceConfig
 from pipeline.report.inputs import Inputs, overrides
 from pipeline.report.table import Column, Row, Table, flat
 from pipeline.results import BASELINE, ProjectionResult, TtftResult, verdicts
+from pipeline.results.headline import busy_words
 from pipeline.results.ttft import HeadlineEntry
 
 
@@ -74,14 +75,17 @@ class Timed:
             over = f"Over {row['against']}, {row['kind']}, geometric mean of {row['covered']}"
             said.setdefault(over, []).append(f"{row['architecture']} {mean_text(row)}")
         means = [f"{over}: {', '.join(values)}." for over, values in said.items()]
-        return " ".join([*means, *self._fastest()])
+        missing = self.result.headline.missing
+        untimed = [f"Links named beforehand that were not timed: {', '.join(missing)}."] if missing else []
+        return " ".join([*means, *untimed, *self._fastest()])
 
     def _fastest(self) -> Iterator[str]:
         found = self.result.verdicts if isinstance(self.result, TtftResult) else []
         for one in found:
             if one.scope != "cell":
                 named = " named beforehand" if one.scope == "named" else ""
-                yield f"Over {len(one.cells)} cells{named} ({one.kind}): {verdicts.said(one)}"
+                busy = f", {words}" if (words := busy_words(one)) else ""
+                yield f"Over {len(one.cells)} cells{named} ({one.kind}{busy}): {verdicts.said(one)}"
         for kind in dict.fromkeys(one.kind for one in found):
             own = [one for one in found if (one.kind, one.scope) == (kind, "cell")]
             lost = [one.cells[0] for one in own if not one.beats_standard]
@@ -98,9 +102,10 @@ def covered(entry: HeadlineEntry) -> str:
 
     links = [f"link {each('link')}"] if any(cell.link for cell in entry.cells) else []
     crowded = ["ranks exceed cores: shows order, not overlap"] if entry.oversubscribed else []
+    busy = [words] if (words := busy_words(entry)) else []
     parts = [each("size"), f"{each('context')} tokens", f"batch {each('batch_size')}", f"TP {each('tp_size')}"]
     number = f"{len(entry.cells)} cell{'s' if len(entry.cells) > 1 else ''}"
-    return f"{number}: {'; '.join([*parts, *links, *crowded])}"
+    return f"{number}: {'; '.join([*parts, *links, *crowded, *busy])}"
 
 
 def mean_text(row: Row) -> str:

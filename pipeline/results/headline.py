@@ -7,7 +7,17 @@ import numpy as np
 
 from pipeline.results.kinds import Kind
 from pipeline.results.statistics import Compared, Ends, Over, geomean, geomean_interval
-from pipeline.results.ttft import BASELINE, BOUND, EXACT_RIVAL, NO_LINK, Cell, Headline, HeadlineEntry, TimedRow
+from pipeline.results.ttft import (
+    BASELINE,
+    BOUND,
+    EXACT_RIVAL,
+    NO_LINK,
+    Cell,
+    CellVerdict,
+    Headline,
+    HeadlineEntry,
+    TimedRow,
+)
 
 RIVALS = (BASELINE, EXACT_RIVAL)
 
@@ -40,7 +50,8 @@ def headline(rows: Sequence[TimedRow], named: Named | None = None) -> Headline:
         every += _entries(own)
         if named is not None and not named.is_any:
             chosen += _entries([row for row in own if row.cell in named])
-    return Headline(all=every, named=chosen)
+    timed = {row.link for row in rows}
+    return Headline(all=every, named=chosen, missing=[link for link in (named or Named()).links if link not in timed])
 
 
 def by_kind(rows: Sequence[TimedRow]) -> dict[Kind, list[TimedRow]]:
@@ -97,7 +108,15 @@ def _entry(
         rows=len(own),
         cells=cells,
         oversubscribed=any(row.is_crowded for row in own),
+        busy=sum(row.is_disturbed for row in own),
     )
+
+
+def busy_words(found: HeadlineEntry | CellVerdict) -> str:
+    """How many of its cells are to be doubted; empty where none is."""
+    if not found.busy:
+        return ""
+    return "machine busy" if len(found.cells) == 1 else f"machine busy in {found.busy} of {len(found.cells)} cells"
 
 
 def speedup(row: TimedRow, rivals: Mapping[Cell, TimedRow], against: str) -> float | None:

@@ -167,6 +167,22 @@ def interval(values: Floats) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def share_interval(own: Launches, blocking: Launches, compute: Launches) -> Ends:
+    """95% interval of (t_blocking − t) / (t_blocking − t_compute): Student's t over the launches' own shares.
+
+    (None, None) with fewer than LEAST_LAUNCHES of each, or where a launch had nothing to hide.
+    """
+    series = (own, blocking, compute)
+    if min(map(len, series)) < LEAST_LAUNCHES or len({*map(len, series)}) > 1:
+        return None, None
+    times, waited, alone = (np.exp(launch_logs(one)) for one in series)  # (launches,) each
+    if np.any(waited <= alone):
+        return None, None
+    low, high = student((waited - times) / (waited - alone))
+    estimate = (median(blocking) - median(own)) / (median(blocking) - median(compute))  # rarely beside the shares' mean
+    return min(low, estimate), max(high, estimate)
+
+
 @dataclass(frozen=True)
 class Compared:
     """Milliseconds of the baseline and of another series in one cell.

@@ -115,6 +115,11 @@ class TimedRow(CellRow):
         """Whether ranks took turns on too few cores, so that the time shows order, not overlap."""
         return False
 
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether the machine was busy with something else."""
+        return False
+
 
 class RunRow(CellRow):
     """What a measured row says of how it ran."""
@@ -170,6 +175,10 @@ class TtftRow(RunRow, TimedRow):
     blocking_ms: float | None = Field(None, description="the row's own model, nothing overlapped, ms")
     own_hideable_ms: float | None = Field(None, description="blocking_ms − compute_ms, ms")
     own_share_hidden: float | None = Field(None, description="(blocking_ms − t) / own_hideable_ms")
+    own_share_low: float | None = Field(
+        None, description="lower end of its 95% interval, over launches; null: fewer than 3, or one had nothing to hide"
+    )
+    own_share_high: float | None = Field(None, description="upper end of its 95% interval")
     device_ms_median: float | None = Field(None, description="the same rounds by CUDA events, ms")
     flops: int | None = Field(None, description="FLOPs of one rank's prefill, counted on the model")
     flops_ratio: float | None = Field(None, description="flops / the baseline's in the same cell")
@@ -218,6 +227,10 @@ class TtftRow(RunRow, TimedRow):
     def is_crowded(self) -> bool:
         return self.oversubscribed
 
+    @property
+    def is_disturbed(self) -> bool:
+        return bool(self.busy)
+
 
 class DecodeRow(RunRow):
     """Time per output token after the first: the slowest rank's, over steps and rounds."""
@@ -231,10 +244,12 @@ class DecodeRow(RunRow):
     ms_per_token_p99: float | None = Field(None, description="99th percentile, ms")
     ms_per_token_low: float | None = Field(description="lower end of the median's 95% interval, ms; or null")
     ms_per_token_high: float | None = Field(description="upper end, ms")
-    interval_over: IntervalOver | None = Field(None, description="what that interval is over; null: there is none")
+    interval_over: IntervalOver | None = Field(None, description="what these intervals are over; null: there is none")
     ms_by_step: list[float] = Field(description="median over rounds of each step, ms")
     tokens_per_s: float = Field(description="batch_size / mean step")
     speedup: float = Field(description="t_standard / t − 1 of the medians over steps")
+    speedup_low: float | None = Field(None, description="lower end of its 95% interval, rounds paired; or null")
+    speedup_high: float | None = Field(None, description="upper end of its 95% interval")
     repeats: int = Field(description="rounds counted, all launches together")
     samples_ms: list[list[list[float]]] = Field(description="launches, rounds within them, steps within those, ms")
 
@@ -339,12 +354,14 @@ class HeadlineEntry(Row):
     rows: int = Field(description="number of cells")
     cells: list[Cell] = Field(description="the cells covered")
     oversubscribed: bool = Field(description="ranks exceed cores in these cells: shows order, not overlap")
+    busy: int = Field(0, description="of the cells, those timed while the machine was busy with something else")
 
     @property
     def metric(self) -> str:
-        """What a tracker calls its geometric mean."""
+        """What a tracker calls its geometric mean; a kind other than measured is named."""
         over = "" if self.against == BASELINE else f"_over_{self.against}"
-        return f"{self.architecture}_geomean_speedup{over}"
+        kind = "" if self.kind == "measured" else re.sub(r"\W+", "_", f" {self.kind}")
+        return f"{self.architecture}_geomean_speedup{over}{kind}"
 
 
 class Headline(Typed):
@@ -353,6 +370,9 @@ class Headline(Typed):
     all: list[HeadlineEntry] = Field(description="over all cells whose ranks had cores of their own; else over all")
     named: list[HeadlineEntry] = Field(
         description="over those of them that benchmark.headline_links and headline_contexts name; empty: none named"
+    )
+    missing: list[str] = Field(
+        default_factory=list, description="links of benchmark.headline_links that were not timed: `named` lacks them"
     )
 
 
@@ -377,6 +397,7 @@ class CellVerdict(Row):
         "empty: none beats the baseline"
     )
     oversubscribed: bool = Field(description="ranks exceed cores in these cells: shows order, not overlap")
+    busy: int = Field(0, description="of the cells, those timed while the machine was busy with something else")
 
 
 class Protocol(Typed):

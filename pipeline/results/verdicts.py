@@ -68,6 +68,7 @@ def _verdict(rows: Sequence[TimedRow], cells: list[Cell], scope: VerdictScope) -
         told_apart=None if ends[0] is None else ends[0] > 0,
         beats_standard=[one.name for one in runners if _beats(one, baseline)],
         oversubscribed=any(row.is_crowded for row in first.rows),
+        busy=sum(row.is_disturbed for row in first.rows),
     )
 
 

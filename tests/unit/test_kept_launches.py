@@ -93,7 +93,7 @@ def test_launches_take_turns_and_a_finished_one_is_not_asked_again(
     assert measured[0].usage.others == 0.25 and measured[0].matrix_flops_per_s == 5e10
 
 
-def test_every_part_of_a_launch_comes_first_in_turn_and_gets_other_neighbours() -> None:
+def test_every_part_of_a_launch_comes_first_in_turn_and_every_second_goes_backwards() -> None:
     orders = [launches.ordered("abcd", launch) for launch in range(4)]
     assert len({order[0] for order in orders}) > 1 and all(sorted(order) == list("abcd") for order in orders)
     assert (orders[0].index("b") - orders[0].index("a")) != (orders[1].index("b") - orders[1].index("a"))

@@ -93,14 +93,19 @@ class Bench:
 
     def _timed(self, variant: Variant, tokens: Tensor) -> tuple[float, float]:
         """(host, device) milliseconds of one forward on this rank, released by a barrier."""
-        engine = self.engines[variant.architecture]
-        engine.communicator = self.carrier(variant.architecture, variant.mode)
-        if self.cuda_graph:
-            engine.capture(tokens, variant.mode)
+        engine = self.ready(variant, tokens)
         self.barrier()
         taken = lap(lambda: engine.prefill(tokens), self.device)
         self.steps += 1
         return taken
+
+    def ready(self, variant: Variant, tokens: Tensor) -> TorchEngine:
+        """A variant's engine as its rounds run it: with what carries its sums, as a CUDA graph where one is wanted."""
+        engine = self.engines[variant.architecture]
+        engine.communicator = self.carrier(variant.architecture, variant.mode)
+        if self.cuda_graph:
+            engine.capture(tokens, variant.mode)
+        return engine
 
     def details(self, variant: Variant, tokens: Tensor) -> tuple[dict[str, Any], Tensor]:
         """Collectives, bytes and peak memory of one forward, and the tokens (B,) it sampled."""

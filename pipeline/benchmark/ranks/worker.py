@@ -88,8 +88,7 @@ class RankWorker(Bench):
         tokens = self.tokens(context, batch_size)
         found = {}
         for name, count in repeats.items():
-            engine = self.engines[name]
-            engine.communicator = self.carrier(name)
+            engine = self.ready(Variant(name, "overlapped"), tokens)
             self.barrier()
             before = self.meter.joules() if self.meter else 0.0
             for _ in range(count):
@@ -97,6 +96,7 @@ class RankWorker(Bench):
                 self.steps += 1
             self.barrier()
             found[name] = ((self.meter.joules() if self.meter else 0.0) - before) / count
+            engine.release_graphs()
         return found
 
     def instrument(self, context: int, batch_size: int, repeats: int) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def _warn(benchmark: BenchmarkConfig, cluster: ClusterConfig, tp_size: int, say:
 
 
 def ordered(names: Sequence[Any_], launch: int) -> list[Any_]:
-    """The order of a launch: every second one goes backwards, every two another comes first; neighbours change."""
+    """The order of a launch: every second one goes backwards, every two another comes first."""
     along = [*names][::-1] if launch % 2 else [*names]
     return rotated(along, launch // 2)
 
@@ -264,10 +264,10 @@ class Launch:
         ranks.command("load", models=raw, folders=folders, shared=shared)
         return shared
 
-    def _probe(self, ranks: RankGroup, link: str) -> float:
-        """Bits per second that the link carries right now."""
+    def _probe(self, ranks: RankGroup, link: str) -> float | None:
+        """Bits per second that the link carries right now; None where one rank has none."""
         if self.unit.tp_size == 1:
-            return 0.0
+            return None
         rate = bits_per_second(link) or 1e9
         payload = int(min(64e6, max(1e6, rate * LINK_PROBE_S / 8))) // 4 * 4
         return float(ranks.command("link", payload_bytes=payload, repeats=2)[0])

@@ -32,6 +32,8 @@ def check(work: "list[Work]") -> list[str]:
     config, grid = work[0].config, _grid(work[0].config)
     benchmark, compared = config.benchmark, _compared(config)
     try:
+        if benchmark.surface:
+            _check_surface(config)
         if benchmark.engine != "torch":
             engine_grid.check(benchmark)
             if benchmark.engine == "tensorrt":  # TensorRT-LLM may run elsewhere
@@ -40,8 +42,6 @@ def check(work: "list[Work]") -> list[str]:
             one_rank.check(benchmark, config.cluster, grid)
         else:
             ttft.check(benchmark, config.link, config.cluster, grid)
-        if benchmark.surface:
-            _check_surface(config)
         if compared:
             wire_errors.check(benchmark, config.cluster, compared)
     except MissingRequirementError as error:
@@ -70,6 +70,7 @@ def run(work: "Work", log: "StageRun") -> None:
     one_rank = benchmark.protocol == "one_rank" and benchmark.engine == "torch"
     in_use = f"{work.result}: another process measures it; wait for it, or choose another folder with paths.results="
     with files.locked(work.result.with_name(f".{work.result.stem}.lock"), 0, in_use):
+        work.check_code("it was yet to begin")
         found = (_one_rank if one_rank else _ranks)(work, grid)
         work.check_code("it was measured")
         for path in work.paths("surface"):  # of what was timed before
@@ -110,9 +111,9 @@ def _ranks(work: "Work", grid: "Grid") -> "TtftResult":
     if benchmark.engine != "torch":
         (engines,) = work.paths("engines")
         return engine_grid.measure_engines(benchmark, config.engine, grid, engines, scale, _say)
-    ttft.check(benchmark, config.link, config.cluster, grid)
     if benchmark.surface:
         _check_surface(config)
+    ttft.check(benchmark, config.link, config.cluster, grid)
     compared = _compared(config)
     if compared:
         wire_errors.check(benchmark, config.cluster, compared)
@@ -172,7 +173,7 @@ def _surface(work: "Work", found: "TtftResult") -> "Path":
 
 
 def _check_surface(config: "Config") -> None:
-    """Raise MissingRequirementError or ConfigError where the benchmark will not time the rows that its surface needs."""
+    """Raise MissingRequirementError or ConfigError where the benchmark will not time what its surface needs."""
     from pipeline.benchmark.grid import cells
     from pipeline.benchmark.ttft import resources
     from pipeline.errors import MissingRequirementError

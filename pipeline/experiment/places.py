@@ -94,6 +94,12 @@ def timing(config: Config) -> Path:
     return results(config) / f"ttft-{name}{'' if link == 'loopback' else f'-{link}'}.json"
 
 
+def surface(config: Config) -> list[Path]:
+    """What is fitted to a benchmark's rows, beside them; none where none is asked for."""
+    rows = timing(config)
+    return [rows.with_name(rows.name.replace("ttft-", "surface-", 1))] if config.benchmark.surface else []
+
+
 def projection(config: Config) -> Path:
     hardware = config.hardware.name + variant(config, ["hardware"])
     benchmark = config.benchmark.name + variant(config, GRID, ["reference"])
@@ -237,6 +243,7 @@ PLACES: dict[str, Callable[[Config], Path | list[Path]]] = {
     "timed": timed,
     "compared": compared,
     "timing": timing,
+    "surface": surface,
     "projection": projection,
     "results": results,
     "engines": lambda config: Path(config.paths.engines),

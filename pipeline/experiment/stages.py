@@ -128,7 +128,7 @@ STAGES: tuple[Stage, ...] = (
         },
         resolve=timed_values,
         inputs=("timed", "compared"),
-        outputs=("timing",),
+        outputs=("timing", "surface"),
     ),
     Stage(
         "project_ttft",

@@ -62,11 +62,9 @@ def fit(cases: Sequence[Case], milliseconds: Sequence[float], dtype: str, withou
     """
     from scipy.optimize import least_squares
 
-    names = [name for name in BOUNDS if name not in without]
-    if len(cases) < len(names):
-        raise ResultError(
-            f"{len(cases)} rows to fit cannot tell {len(names)} values: time more contexts or links, with a core a rank"
-        )
+    if fault := too_few(len(cases), without):
+        raise ResultError(fault)
+    names = _names(without)
     begin = _begin(cases, milliseconds)
     start = np.log([getattr(begin, name) for name in names])
     timed = np.log(np.asarray(milliseconds))
@@ -83,6 +81,18 @@ def fit(cases: Sequence[Case], milliseconds: Sequence[float], dtype: str, withou
     bounds = tuple(np.log([BOUNDS[name][side] for name in names]) for side in (0, 1))
     options = {"diff_step": 1e-3, "ftol": 1e-6, "xtol": 1e-5}  # the roofline has corners
     return tuned(least_squares(errors, start, bounds=bounds, **options).x)
+
+
+def too_few(rows: int, without: Sequence[str] = ()) -> str | None:
+    """Why so many rows cannot be fitted; None where they can."""
+    names = _names(without)
+    if rows >= len(names):
+        return None
+    return f"{rows} rows to fit cannot tell {len(names)} values: time more contexts or links, with a core a rank"
+
+
+def _names(without: Sequence[str]) -> list[str]:
+    return [name for name in BOUNDS if name not in without]
 
 
 def values(hardware: Hardware) -> dict[str, float]:

@@ -1,15 +1,14 @@
 """Speedup over context and link of a benchmark's architectures: fitted to some of its rows, held against all of them.
 
-Chosen before anything is timed: of the fitted architectures and the bound, every second cell as on a chessboard of
-contexts and links, the first included. Their other cells, and every row of another architecture, are held out.
-What a sum on its way takes from a core shows only where it is hidden, so one fitted architecture is the exact baseline
-that overlaps; the fit without that term does without it too.
+pipeline/projection/fitted_rows.py says which are fitted. Each launch has a fit of its own: every number is the
+geometric mean of what these say, as a row's time is of its launches' medians, and intervals are around it.
 """
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from statistics import fmean
 
 import numpy as np
 
@@ -17,22 +16,28 @@ from pipeline.config.benchmark import BenchmarkConfig
 from pipeline.config.link import bits_per_second
 from pipeline.config.model import ModelConfig
 from pipeline.models.timed import ModelByName, timed_model
-from pipeline.projection.fit import OPTIONAL, UNITS, Case, fit, values
+from pipeline.projection.fit import UNITS, Case, fit, values
+from pipeline.projection.fitted_rows import (
+    FITTED_ARCHITECTURES,
+    LEFT_OUT,
+    SPLIT,
+    fitted_architectures,
+    fitted_cells,
+    is_held_out,
+)
 from pipeline.projection.hardware import Hardware
 from pipeline.results.projection import ErrorStatistics
-from pipeline.results.statistics import Ends, summarise
+from pipeline.results.statistics import Summary, median, summarise
 from pipeline.results.surface import BreakEven, FittedValue, SurfacePoint, SurfaceResult, SurfaceRow, Wins, Without
 from pipeline.results.ttft import BASELINE, BOUND, TtftResult, TtftRow
 
-SPLIT = "standard_split"  # the exact baseline that overlaps
-BLOCKING = (BASELINE, "parallel", BOUND)  # fitted architectures that hide nothing
-FITTED_ARCHITECTURES = (*BLOCKING, SPLIT)
 UNLIMITED = 4e10  # bits/s of a link that was neither limited nor probed
 STEPS = 13  # contexts and links of the surface
 PRECISION = 1.005  # ratio of two rates between which a break-even is not sought further
 METHOD = (
     "two streams with a roofline per operator, least squares on log(projected / measured) of standard, parallel, "
-    "standard_split and the bound in every second cell of contexts × links; intervals: a fit to each launch's medians"
+    "standard_split and the bound in every second cell of contexts × links; a fit to each launch's medians, and their "
+    "geometric mean with Student's t intervals"
 )
 
 
@@ -49,24 +54,17 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Fits:
-    """The fit to all launches, and one to each."""
+    """A fit to each launch; together they say the geometric mean of what each does."""
 
-    whole: Hardware
     launches: tuple[Hardware, ...]
     dtype: str
 
-    def interval(self, of_launches: Sequence[float]) -> Ends:
-        """95% t interval over the launches' fits; (None, None) for too few."""
-        if len(of_launches) < 2:
-            return None, None
-        found = summarise([[one] for one in of_launches])
-        return (None, None) if found.low is None or found.high is None else (found.low, found.high)
+    def milliseconds(self, case: Case) -> float:
+        return median([[case.milliseconds(device, self.dtype)] for device in self.launches])
 
-    def speedup(self, baseline: Case, own: Case) -> tuple[float, Ends]:
-        """t_baseline / t − 1 of the fit, with the t interval of the ratio over the launches' fits."""
-        ratios = [_ratio(baseline, own, device, self.dtype) for device in (self.whole, *self.launches)]
-        low, high = self.interval(ratios[1:])
-        return ratios[0] - 1, (None, None) if low is None or high is None else (low - 1, high - 1)
+    def ratio(self, baseline: Case, own: Case) -> Summary:
+        """t_baseline / t."""
+        return summarise([[_ratio(baseline, own, device, self.dtype)] for device in self.launches])
 
 
 def surface(result: TtftResult, benchmark: BenchmarkConfig, lookup: ModelByName) -> SurfaceResult:
@@ -88,8 +86,7 @@ def surface(result: TtftResult, benchmark: BenchmarkConfig, lookup: ModelByName)
     )
     fits = _fits(rows, benchmark.dtype)
     shown = [
-        _surface_row(one, next((b for b in rows if _is_baseline(b.row, one.row)), None), fits, benchmark.dtype)
-        for one in rows
+        _surface_row(one, next((b for b in rows if _is_baseline(b.row, one.row)), None), fits) for one in rows
     ]
     return SurfaceResult(
         benchmark=result.benchmark,
@@ -97,14 +94,12 @@ def surface(result: TtftResult, benchmark: BenchmarkConfig, lookup: ModelByName)
         size=shape.size,
         batch_size=batch_size,
         tp_size=tp_size,
-        launches=max(len(one.row.samples_ms) for one in rows),
+        launches=len(fits.launches),
         method=METHOD,
         values=_values(fits),
         errors=_errors((row.architecture, row.fitted, row.error_relative) for row in shown),
         speedup_errors=_speedup_errors(shown),
-        without=[
-            _without(rows, names, benchmark.dtype) for names in (*((name,) for name in OPTIONAL), tuple(OPTIONAL))
-        ],
+        without=[_without(rows, names, benchmark.dtype) for names in LEFT_OUT],
         rows=shown,
         points=_points(rows, models, fits),
         break_even=_break_even(rows, models, fits),
@@ -112,8 +107,7 @@ def surface(result: TtftResult, benchmark: BenchmarkConfig, lookup: ModelByName)
 
 
 def _rows(rows: Sequence[TtftRow], models: Mapping[str, ModelConfig]) -> list[_Row]:
-    contexts = sorted({row.context for row in rows})
-    links = sorted({str(row.link) for row in rows}, key=lambda link: bits_per_second(link) or math.inf)
+    chosen = fitted_cells({(row.context, str(row.link)) for row in rows})
     return [
         _Row(
             row,
@@ -126,8 +120,7 @@ def _rows(rows: Sequence[TtftRow], models: Mapping[str, ModelConfig]) -> list[_R
                 bits_per_second(str(row.link)) is not None,
                 row.architecture != BOUND,
             ),
-            row.architecture in FITTED_ARCHITECTURES
-            and (contexts.index(row.context) + links.index(str(row.link))) % 2 == 0,
+            row.architecture in FITTED_ARCHITECTURES and (row.context, str(row.link)) in chosen,
         )
         for row in rows
     ]
@@ -136,13 +129,9 @@ def _rows(rows: Sequence[TtftRow], models: Mapping[str, ModelConfig]) -> list[_R
 def _fits(rows: Sequence[_Row], dtype: str) -> _Fits:
     chosen = [one for one in rows if one.fitted]
     cases = [one.case for one in chosen]
-    launches = min((len(one.by_launch) for one in chosen), default=0)
+    launches = min((len(one.by_launch) for one in chosen), default=1)
     return _Fits(
-        fit(cases, [one.row.milliseconds for one in chosen], dtype),
-        tuple(fit(cases, [one.by_launch[launch] for one in chosen], dtype) for launch in range(launches))
-        if launches > 1
-        else (),
-        dtype,
+        tuple(fit(cases, [one.by_launch[launch] for one in chosen], dtype) for launch in range(launches)), dtype
     )
 
 
@@ -154,12 +143,13 @@ def _ratio(baseline: Case, own: Case, device: Hardware, dtype: str) -> float:
     return baseline.milliseconds(device, dtype) / own.milliseconds(device, dtype)
 
 
-def _surface_row(one: _Row, baseline: _Row | None, fits: _Fits, dtype: str) -> SurfaceRow:
-    row, projected = one.row, one.case.milliseconds(fits.whole, dtype)
-    speedup: float | None = None
-    ends: Ends = (None, None)
-    if baseline is not None:
-        speedup, ends = fits.speedup(baseline.case, one.case)
+def _surface_row(one: _Row, baseline: _Row | None, fits: _Fits) -> SurfaceRow:
+    row, projected = one.row, fits.milliseconds(one.case)
+    ratio = fits.ratio(baseline.case, one.case) if baseline else None
+    speedup, low, high = (
+        None if end is None else end - 1
+        for end in ((ratio.median, ratio.low, ratio.high) if ratio else (None, None, None))
+    )
     return SurfaceRow(
         kind="projected",
         **dict(row.cell),
@@ -173,17 +163,17 @@ def _surface_row(one: _Row, baseline: _Row | None, fits: _Fits, dtype: str) -> S
         measured_speedup_low=row.speedup_low,
         measured_speedup_high=row.speedup_high,
         projected_speedup=speedup,
-        projected_speedup_low=ends[0],
-        projected_speedup_high=ends[1],
+        projected_speedup_low=low,
+        projected_speedup_high=high,
     )
 
 
 def _values(fits: _Fits) -> dict[str, FittedValue]:
     by_launch = [values(device) for device in fits.launches]
     found = {}
-    for name, value in values(fits.whole).items():
-        low, high = fits.interval([one[name] for one in by_launch])
-        found[name] = FittedValue(value=value, low=low, high=high, unit=UNITS[name])
+    for name, unit in UNITS.items():
+        one = summarise([[of_launch[name]] for of_launch in by_launch])
+        found[name] = FittedValue(value=one.median, low=one.low, high=one.high, unit=unit)
     return found
 
 
@@ -192,14 +182,18 @@ def _errors(rows: Iterable[tuple[str, bool, float]]) -> dict[str, ErrorStatistic
     groups: dict[str, list[float]] = {}
     for architecture, fitted, error in rows:
         others = "held_out" if architecture in FITTED_ARCHITECTURES else f"held_out_{architecture}"
-        groups.setdefault("fitted" if fitted else others, []).append(error)
+        if fitted or is_held_out(architecture, fitted):
+            groups.setdefault("fitted" if fitted else others, []).append(error)
     return _known(groups)
 
 
 def _speedup_errors(rows: Sequence[SurfaceRow]) -> dict[str, ErrorStatistics]:
+    """By architecture, of rows that are held out."""
     found: dict[str, list[float]] = {}
     for row in rows:
-        if row.architecture != BASELINE and row.measured_speedup is not None and row.projected_speedup is not None:
+        if row.architecture == BASELINE or not is_held_out(row.architecture, row.fitted):
+            continue
+        if row.measured_speedup is not None and row.projected_speedup is not None:
             error = (1 + row.projected_speedup) / (1 + row.measured_speedup) - 1
             found.setdefault(row.architecture, []).append(error)
     return _known(found)
@@ -211,16 +205,16 @@ def _known(errors: Mapping[str, Sequence[float]]) -> dict[str, ErrorStatistics]:
 
 
 def _without(rows: Sequence[_Row], left_out: Sequence[str], dtype: str) -> Without:
-    blocking = "link_cpu_s_per_byte" in left_out
-    chosen = [one for one in rows if one.fitted and (one.row.architecture in BLOCKING or not blocking)]
+    is_fitted = [one.fitted and one.row.architecture in fitted_architectures(left_out) for one in rows]
+    chosen = [one for one, used in zip(rows, is_fitted, strict=True) if used]
     device = fit([one.case for one in chosen], [one.row.milliseconds for one in chosen], dtype, left_out)
     errors = _errors(
         (
             one.row.architecture,
-            one in chosen,
+            used,
             one.case.milliseconds(device, dtype) / one.row.milliseconds - 1,
         )
-        for one in rows
+        for one, used in zip(rows, is_fitted, strict=True)
     )
     return Without(left_out=list(left_out), errors=errors)
 
@@ -259,13 +253,18 @@ def _spread(numbers: Collection[float]) -> list[float]:
     return [float(one) for one in np.geomspace(min(numbers), max(numbers), STEPS)]
 
 
+def _contexts(timed: Collection[int]) -> list[int]:
+    """Those timed, and even ones between them."""
+    even = (2 * round(one / 2) for one in _spread(timed))
+    return sorted({*timed, *(min(max(one, min(timed)), max(timed)) for one in even)})
+
+
 def _points(rows: Sequence[_Row], models: Mapping[str, ModelConfig], fits: _Fits) -> list[SurfacePoint]:
-    timed = {one.case.context for one in rows}
     found = []
-    for context in sorted({*timed, *(2 * round(one / 2) for one in _spread(timed))}):
+    for context in _contexts({one.case.context for one in rows}):
         for link in _links(rows):
             times = {
-                name: link.case(model, context, rows[0].case).milliseconds(fits.whole, fits.dtype)
+                name: fits.milliseconds(link.case(model, context, rows[0].case))
                 for name, model in models.items()
             }
             split = times.get(SPLIT)
@@ -305,11 +304,7 @@ def _break_even(rows: Sequence[_Row], models: Mapping[str, ModelConfig], fits: _
                 return math.log(_ratio(other, own, device, fits.dtype))
 
             rates = [link.bits_per_s for link in links]
-            (wins, rate), *by_launch = (
-                _crossing(rates, partial(gain, device=device)) for device in (fits.whole, *fits.launches)
-            )
-            known = [at for _, at in by_launch if at is not None]
-            low, high = fits.interval(known) if len(known) == len(fits.launches) else (None, None)
+            wins, rate, low, high = _break_even_of([partial(gain, device=device) for device in fits.launches], rates)
             found.append(
                 BreakEven(
                     kind="projected",
@@ -323,6 +318,21 @@ def _break_even(rows: Sequence[_Row], models: Mapping[str, ModelConfig], fits: _
                 )
             )
     return found
+
+
+def _break_even_of(
+    gains: Sequence[Callable[[float], float]], rates: Sequence[float]
+) -> tuple[Wins, float | None, float | None, float | None]:
+    """Wins, rate and its interval over launches; of their mean gain and without one where they win on other sides."""
+    by_launch = [_crossing(rates, gain) for gain in gains]
+    if len({wins for wins, _ in by_launch}) > 1:
+        wins, rate = _crossing(rates, lambda rate: fmean(gain(rate) for gain in gains))
+        return wins, rate, None, None
+    known = [[rate] for _, rate in by_launch if rate is not None]
+    if not known:
+        return by_launch[0][0], None, None, None
+    found = summarise(known)
+    return by_launch[0][0], found.median, found.low, found.high
 
 
 def _crossing(rates: Sequence[float], gain: Callable[[float], float]) -> tuple[Wins, float | None]:

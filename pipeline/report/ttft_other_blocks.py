@@ -46,9 +46,10 @@ def wire_errors(result: TtftResult) -> str:
 
 def surface(result: SurfaceResult) -> str:
     """How well the fitted model meets what was timed."""
+    speedups = [(f"held-out speedup of {name}", one) for name, one in result.speedup_errors.items()]
     rows = [
         [name.replace("_", " "), one.rows, f"{one.mean_absolute_error:.1%}", f"{one.bias:+.1%}", f"{one.worst:+.1%}"]
-        for name, one in [*result.errors.items(), *((f"speedup of {k}", v) for k, v in result.speedup_errors.items())]
+        for name, one in [*result.errors.items(), *speedups]
     ]
     values = ", ".join(
         f"{name} {one.value:.3g}{ends(one.low, one.high, '.2g')} {one.unit}" for name, one in result.values.items()

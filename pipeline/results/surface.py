@@ -14,8 +14,8 @@ Wins = Literal["everywhere", "nowhere", "below", "above"]
 class FittedValue(Typed):
     """One value of the model, with its 95% interval over launches."""
 
-    value: float = Field(description="fitted to the medians of all launches")
-    low: float | None = Field(description="lower end of the t interval over fits a launch; null for a single launch")
+    value: float = Field(description="geometric mean of a fit to each launch's medians")
+    low: float | None = Field(description="lower end of its t interval; null below 3 launches")
     high: float | None = Field(description="upper end")
     unit: str = Field(description="unit, in words")
 
@@ -26,7 +26,7 @@ class SurfaceRow(CellRow):
     fitted: bool = Field(description="the row was used to fit")
     link_bits_per_s: float = Field(description="rate of the link, as probed")
     measured_ms: float = Field(description="median, ms")
-    projected_ms: float = Field(description="the fitted model's, ms")
+    projected_ms: float = Field(description="the fitted model's, geometric mean over launches' fits, ms")
     error_relative: float = Field(description="projected_ms / measured_ms − 1")
     measured_speedup: float | None = Field(description="t_standard / t − 1 as measured")
     measured_speedup_low: float | None = Field(description="lower end of its 95% interval")
@@ -58,8 +58,13 @@ class BreakEven(Row):
     wins: Wins = Field(
         description="faster on all limited links of the surface, on none, or on those below or above the rate"
     )
-    link_bits_per_s: float | None = Field(description="the rate; null where it wins everywhere or nowhere")
-    low: float | None = Field(description="lower end of the t interval over fits a launch; null where one has no rate")
+    link_bits_per_s: float | None = Field(
+        description="the rate, geometric mean over launches' fits; where these win on different sides, that of their "
+        "mean gain; null where it wins everywhere or nowhere"
+    )
+    low: float | None = Field(
+        description="lower end of its t interval; null below 3 launches, or where their fits win on different sides"
+    )
     high: float | None = Field(description="upper end")
 
 
@@ -67,7 +72,9 @@ class Without(Typed):
     """The fit with terms of the model left out: what they are worth."""
 
     left_out: list[str] = Field(description="values of the model")
-    errors: dict[str, ErrorStatistics] = Field(description="as the result's own")
+    errors: dict[str, ErrorStatistics] = Field(
+        description="grouped as the result's own; of one fit to all launches' times"
+    )
 
 
 class SurfaceResult(Result):
@@ -87,10 +94,12 @@ class SurfaceResult(Result):
     values: dict[str, FittedValue] = Field(description="what was fitted, by name of the hardware's field")
     errors: dict[str, ErrorStatistics] = Field(
         description="relative errors of times: fitted, held_out (fitted architectures in other cells), and "
-        "held_out_<architecture>, of which nothing was fitted"
+        "held_out_<architecture>, of which nothing was fitted. The bound depends on no link, so most of its rows "
+        "in other cells are fitted ones timed again: these are in no group"
     )
     speedup_errors: dict[str, ErrorStatistics] = Field(
-        description="relative errors of t_standard / t, by architecture, over all its rows"
+        description="relative errors of t_standard / t, by architecture, over its rows that were not fitted (the "
+        "standard row of their cell may have been); none of the bound, as in errors"
     )
     without: list[Without] = Field(description="fits with terms of the model left out")
     rows: list[SurfaceRow] = Field(description="every timed row")

@@ -10,7 +10,8 @@ from pipeline.compose import model_config
 from pipeline.errors import ConfigError, ResultError
 from pipeline.models.timed import timed_model
 from pipeline.projection.prefill import prefill
-from pipeline.projection.surface import FITTED_ARCHITECTURES, _crossing, surface
+from pipeline.projection.fitted_rows import FITTED_ARCHITECTURES
+from pipeline.projection.surface import _break_even_of, _contexts, _crossing, _Fits, _values, surface
 from pipeline.report.build import make_figures, make_tables
 from pipeline.report.surface import surface_figure, surface_table
 from pipeline.results import BOUND, SurfaceResult
@@ -30,7 +31,10 @@ def exact() -> SurfaceResult:
 def noisy() -> SurfaceResult:
     """Three launches and their rounds vary by 3%."""
     config = settings()
-    return surface(synthetic(config, noise=0.03), config.benchmark, model_config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.projection.surface.LEFT_OUT", ())
+        patch.setattr("pipeline.projection.surface.STEPS", 4)
+        return surface(synthetic(config, noise=0.03), config.benchmark, model_config)
 
 
 def test_the_fit_gives_back_the_values_that_made_the_rows(exact):
@@ -57,6 +61,46 @@ def test_every_second_cell_is_fitted(exact):
     for row in exact.rows:
         is_even = (config.benchmark.contexts.index(row.context) + links.index(row.link)) % 2 == 0
         assert row.fitted == (is_even and row.architecture in FITTED_ARCHITECTURES)
+
+
+def test_what_was_fitted_is_in_no_error_of_what_was_not(exact):
+    """The bound depends on no link: its rows in other cells are of times that were fitted."""
+    held_out = [row.architecture for row in exact.rows if not row.fitted]
+    kept = [name for name in held_out if name in FITTED_ARCHITECTURES and name != BOUND]
+    assert BOUND in held_out
+    without = {tuple(one.left_out): one.errors for one in exact.without}["attention_efficiency",]
+    for errors in (exact.errors, without):
+        assert errors["held_out"].rows == len(kept)
+        assert errors["fitted"].rows == len(exact.rows) - len(held_out)
+    assert {name: one.rows for name, one in exact.speedup_errors.items()} == {
+        name: held_out.count(name) for name in ("parallel", "kraken", "ladder", "standard_split")
+    }
+
+
+def test_a_value_is_the_middle_of_its_interval():
+    launches = [replace(DEVICE, link_latency_s=latency) for latency in (1e-4, 2e-4, 8e-4)]
+    one = _values(_Fits(tuple(launches), "float32"))["link_latency_s"]
+    assert one.value == pytest.approx((1e-4 * 2e-4 * 8e-4) ** (1 / 3))
+    assert one.value**2 == pytest.approx(one.low * one.high)
+    two = _values(_Fits(tuple(launches[:2]), "float32"))["link_latency_s"]
+    assert two.value == pytest.approx((1e-4 * 2e-4) ** 0.5) and two.low is None
+
+
+def test_a_break_even_is_the_middle_of_its_interval_or_has_none():
+    rates = [float(rate) for rate in np.geomspace(1, 1000, 4)]
+    crossing = [lambda rate, at=at: np.log(at / rate) for at in (20.0, 30.0, 45.0)]
+    wins, rate, low, high = _break_even_of(crossing, rates)
+    assert (wins, rate) == ("below", pytest.approx((20 * 30 * 45) ** (1 / 3), rel=0.01))
+    assert low < rate < high and rate**2 == pytest.approx(low * high)
+    always = _break_even_of([*crossing[:2], lambda rate: np.log(2000 / rate)], rates)
+    assert always == ("below", pytest.approx((20 * 30 * 2000) ** (1 / 3), rel=0.01), None, None)
+    assert _break_even_of([lambda rate: 1.0] * 3, rates) == ("everywhere", None, None, None)
+
+
+@pytest.mark.parametrize("timed", [{1, 2047}, {63}, {64, 255, 1025}])
+def test_contexts_of_the_surface_are_within_those_timed(timed):
+    found = _contexts(timed)
+    assert timed <= set(found) and (min(found), max(found)) == (min(timed), max(timed))
 
 
 def test_a_term_that_is_left_out_costs_what_the_result_says(exact):
@@ -137,7 +181,9 @@ def test_too_few_rows_are_one_message():
         surface(few, config.benchmark, model_config)
 
 
-def test_a_fit_without_an_overlapping_baseline_has_no_second_line():
+def test_a_fit_without_an_overlapping_baseline_has_no_second_line(monkeypatch):
+    monkeypatch.setattr("pipeline.projection.surface.LEFT_OUT", ())
+    monkeypatch.setattr("pipeline.projection.surface.STEPS", 4)
     config = settings("benchmark.launches=1", "benchmark.architectures=[standard,parallel,kraken]")
     found = surface(synthetic(config), config.benchmark, model_config)
     assert {one.against for one in found.break_even} == {"standard"}
@@ -148,6 +194,8 @@ def test_a_fit_without_an_overlapping_baseline_has_no_second_line():
 def test_contexts_of_a_link_are_some_of_all():
     with pytest.raises(ConfigError, match=r"contexts_by_link.100mbit=\[128\]: must be some of contexts"):
         settings("benchmark.contexts_by_link={100mbit: [128]}")
+    with pytest.raises(ConfigError, match="1000mbits is no link; must be loopback or a rate"):
+        settings("benchmark.contexts_by_link={1000mbits: [256]}")
 
 
 def test_the_figure_and_the_table_show_the_results_numbers(noisy):

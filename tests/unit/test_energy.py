@@ -1,11 +1,13 @@
 """Joules from a folder as the kernel shows it."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from pipeline.benchmark.energy import meter_of, rapl
+from pipeline.benchmark.ranks.worker import RankWorker
 
 
 def zone(folder: Path, name: str, microjoules: int, most: int = 1_000_000_000) -> Path:
@@ -48,3 +50,36 @@ def test_a_machine_without_counters_has_no_meter_and_makes_no_noise(
     assert meter_of(torch.device("cpu"), rank=1) is None  # the processors are rank 0's to count
     assert meter_of(torch.device("cuda", 0), rank=0) is None or torch.cuda.is_available()
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("cuda_graph", [True, False])
+def test_energy_is_of_forwards_as_their_rounds_run_them(monkeypatch: pytest.MonkeyPatch, cuda_graph: bool) -> None:
+    """A graph is captured before the meter is read, and its memory given back after."""
+    said: list[str] = []
+
+    class Engine:
+        communicator: Any = None
+
+        def capture(self, tokens: torch.Tensor, key: str) -> None:
+            said.append(f"capture {key} with {self.communicator}")
+
+        def prefill(self, tokens: torch.Tensor) -> torch.Tensor:
+            said.append("prefill")
+            return tokens[:, -1]
+
+        def release_graphs(self) -> None:
+            said.append("release")
+
+    class Meter:
+        def joules(self) -> float:
+            said.append("read")
+            return float(len(said))
+
+    worker: Any = RankWorker.__new__(RankWorker)
+    worker.engines, worker.cuda_graph, worker.meter, worker.steps = {"kraken": Engine()}, cuda_graph, Meter(), 0
+    worker.barrier = lambda: None
+    monkeypatch.setattr(RankWorker, "tokens", lambda *_: torch.zeros(1, 4, dtype=torch.long))
+    monkeypatch.setattr(RankWorker, "carrier", lambda self, name, mode="overlapped": f"{name}'s sums")
+    assert worker.energy(4, 1, {"kraken": 2}) == {"kraken": 1.5}
+    captured = ["capture overlapped with kraken's sums"] if cuda_graph else []
+    assert said == [*captured, "read", "prefill", "prefill", "read", "release"]

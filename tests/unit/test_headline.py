@@ -114,6 +114,32 @@ def test_named_cells_are_those_that_the_benchmark_names_whatever_was_measured(tm
     assert {(cell.link, cell.context) for cell in by_link[0].cells} == {("300mbit", 128), ("300mbit", 256)}
     assert headline(result.rows).named == headline(result.rows, Named()).named == []  # nothing was named
     assert headline(result.rows, Named(links=["2gbit"])).named == []  # nothing of it was measured
+    assert result.headline.missing == [] and "not timed" not in headline_text(result.headline)
+    part = headline(result.rows, Named(links=["300mbit", "2gbit", "3gbit"]))
+    assert part.missing == ["2gbit", "3gbit"] and part.named
+    assert headline_text(part).endswith("links named beforehand that were not timed: 2gbit, 3gbit")
+
+
+def test_cells_of_a_busy_machine_are_counted_and_said(tmp_path: Path) -> None:
+    result = real.ttft(tmp_path, crowded=(), launches=3, contexts=[128], tp_sizes=[2])
+    assert "busy" not in headline_text(result.headline) + verdicts_text(result.verdicts)
+    rows = [row.model_copy(update={"busy": row.link == "300mbit"}) for row in result.rows]
+    found = headline(rows)
+    assert {(one.busy, one.rows) for one in found.all} == {(1, 3)}
+    assert headline_text(found).count("machine busy in 1 of 3 cells)") == len(found.all)
+    told = verdicts(rows)
+    assert [(one.scope, one.busy) for one in told] == [("all", 1), ("cell", 0), ("cell", 1), ("cell", 0)]
+    lines = verdicts_text(told).splitlines()
+    assert "(measured, machine busy in 1 of 3 cells)" in lines[0] and "300mbit (measured, machine busy)" in lines[2]
+
+
+def test_a_tracker_tells_kinds_apart(tmp_path: Path) -> None:
+    ranks, alone = real.ttft(tmp_path, crowded=()), real.one_rank(tmp_path)
+    both = headline([*ranks.rows, *alone.rows]).all
+    assert len({one.metric for one in both}) == len(both)
+    assert entry(ranks.headline, "kraken").metric == "kraken_geomean_speedup"
+    modelled = "kraken_geomean_speedup_measured_compute_modelled_communication"
+    assert entry(alone.headline, "kraken").metric == modelled
 
 
 def test_an_entry_says_how_much_of_the_baselines_time_is_exposed(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,6 +10,7 @@ from pipeline.benchmark import kept, launches, ttft
 from pipeline.benchmark.grid import expand
 from pipeline.benchmark.kept import CellAnswer, Kept
 from pipeline.compose import compose, model_config
+from pipeline.errors import RunError
 
 ROUNDS = {
     "samples_ms": {"standard/overlapped": [1.1, 1.2], "standard/skipped": [0.1 + 0.2]},
@@ -40,6 +42,37 @@ def test_another_machine_and_a_damaged_file_are_asked_again(tmp_path: Path, monk
     assert one.read("launch1") is None and one.read("launch2") is None
     monkeypatch.setattr(kept.platform, "node", lambda: "elsewhere")
     assert one.read("launch0") is None
+
+
+@pytest.mark.parametrize("what", ["boot", "torch"])
+def test_another_boot_or_torch_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    one = Kept(tmp_path / "ttft-x.json", "abc")
+    one.write("launch0", [answer()])
+    assert one.read("launch0")
+    if what == "boot":
+        (tmp_path / "boot_id").write_text("another\n")
+        monkeypatch.setattr(kept, "BOOT", tmp_path / "boot_id")
+    else:
+        monkeypatch.setattr(kept.metadata, "version", lambda name: "0.1")
+    assert one.read("launch0") is None
+
+
+def test_what_may_not_be_kept_is_not(tmp_path: Path) -> None:
+    def refuse() -> None:
+        raise RunError("the code changed")
+
+    one = Kept(tmp_path / "ttft-x.json", "abc", refuse)
+    with pytest.raises(RunError):
+        one.write("launch0", [answer()])
+    assert one.read("launch0") is None
+
+
+def test_one_rank_has_no_link_to_measure() -> None:
+    config = compose(["benchmark=ttft_demo"])
+    progress = launches.Progress(lambda line: None, 1)
+    alone = launches.Launch(config.benchmark, config.cluster, launches.Unit(1, [], ["loopback"]), {}, progress, 0)
+    ranks: Any = None  # nobody is asked
+    assert alone._probe(ranks, "loopback") is None
 
 
 def test_nothing_is_left_once_the_result_is_written(tmp_path: Path) -> None:

@@ -5,6 +5,10 @@ from typing import Any
 
 import pytest
 
+from pipeline.benchmark.grid import Cell, expand
+from pipeline.benchmark.idle import Usage
+from pipeline.benchmark.rows import decode_rows
+from pipeline.benchmark.ttft import Decoded, Resources
 from pipeline.compose import compose, model_config
 from pipeline.experiment.places import place
 from pipeline.projection.grid import project
@@ -79,7 +83,7 @@ def test_a_report_says_which_architecture_is_fastest_and_where_none_beats_standa
         for link in ("300mbit", "loopback")
     ]
     rows = [row for part in parts for row in part.rows]
-    named = Named(links=["loopback"])
+    named = Named(links=["loopback", "2gbit"])
     changed = {"rows": rows, "headline": headline(rows, named), "verdicts": verdicts(rows, named)}
     put(tmp_path, "ttft-ttft_demo.json", parts[0].model_copy(update=changed))
     said = tables(tmp_path)["ttft_ttft_demo"].verdict
@@ -87,6 +91,28 @@ def test_a_report_says_which_architecture_is_fastest_and_where_none_beats_standa
     assert "No architecture beats standard (measured) at: demo, T=128, TP 2, loopback." in said
     assert "geometric mean of named beforehand, 1 cell: demo; 128 tokens; batch 1; TP 2; link loopback" in said
     assert "Over standard_split, measured" in said
+    assert "Links named beforehand that were not timed: 2gbit." in said and "busy" not in said
+
+
+def test_a_report_says_where_the_machine_was_busy(tmp_path):
+    result = result_files.ttft(
+        tmp_path, links=("300mbit", "loopback"), crowded=(), launches=3, contexts=[128], tp_sizes=[2]
+    )
+    rows = [row.model_copy(update={"busy": row.link == "loopback"}) for row in result.rows]
+    models = expand(settings(tmp_path, "benchmark=ttft_demo").benchmark, model_config)[2][0]
+    shares = Resources("cpu", threads=1, cores=[], oversubscribed=False)
+    steps = dict.fromkeys(models.by_architecture, [[[1.0, 2.0]] * 3] * 3)
+    benchmark = settings(tmp_path, "benchmark=ttft_demo").benchmark
+    decoded = decode_rows(Decoded(models, Cell(128, 1), "loopback", shares, steps, Usage(0.3, 0.1)), benchmark)
+    changed = {"rows": rows, "headline": headline(rows), "verdicts": verdicts(rows), "decode_rows": decoded}
+    put(tmp_path, "ttft-ttft_demo.json", result.model_copy(update=changed))
+    found = tables(tmp_path)
+    said = found["ttft_ttft_demo"].verdict
+    assert "link 300mbit, loopback; machine busy in 1 of 2 cells" in said
+    assert "Over 2 cells (measured, machine busy in 1 of 2 cells): " in said
+    assert [row["busy"] for row in found["fastest_ttft_demo"].rows] == [False, True]
+    assert "Machine busy" in [column.label for column in found["fastest_ttft_demo"].shown_columns]
+    assert "machine busy yes" in found["decode_ttft_demo"].folded_sentence
 
 
 def test_an_architecture_unknown_here_is_drawn_and_listed_everywhere(tmp_path):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from pipeline.benchmark import rows, text, ttft
 from pipeline.benchmark.grid import Cell, Models, expand
@@ -158,6 +159,35 @@ def test_output_tokens_are_summarised_over_launches_with_rounds_within(
     )
     assert (standard.speedup, kraken.speedup) == (pytest.approx(0), pytest.approx(1))
     assert kraken.tokens_per_s == pytest.approx(2e3 / np.mean(steps))
+    uneven = [
+        [[factor * step for step in one] for one in rounds] for factor, rounds in zip((2, 3, 4), steps, strict=True)
+    ]
+    decoded.rounds["standard"] = uneven
+    kraken = rows.decode_rows(decoded, benchmark)[1]
+    ends = np.expm1(stats.ttest_1samp(np.log([2, 3, 4]), 0).confidence_interval(0.95))
+    assert kraken.speedup == pytest.approx(24 ** (1 / 3) - 1)
+    assert (kraken.speedup_low, kraken.speedup_high) == pytest.approx(tuple(ends))
+    assert f"{ends[0]:+.1%} to {ends[1]:+.1%}" in text.decode_table([kraken])
+
+
+def test_the_share_of_its_own_communication_that_a_row_hides_has_an_interval(
+    benchmark: BenchmarkConfig, models: Models
+) -> None:
+    one = measured(models)
+    one.result["samples_ms"]["kraken/overlapped"][2] = [11.0] * 10
+    row = by_name(rows.ttft_rows(one, benchmark))["kraken"]
+    own, waited, alone = (
+        np.median(samples, axis=1) for samples in (row.samples_ms, row.blocking_samples_ms, row.compute_samples_ms)
+    )
+    ends = stats.ttest_1samp((waited - own) / (waited - alone), 0).confidence_interval(0.95)
+    assert (row.own_share_low, row.own_share_high) == pytest.approx(tuple(ends))
+    assert row.own_share_low and row.own_share_hidden and row.own_share_high
+    assert row.own_share_low < row.own_share_hidden < row.own_share_high
+    one.result["samples_ms"]["kraken/skipped"][0] = [90.0] * 10  # a launch that had nothing to hide
+    row = by_name(rows.ttft_rows(one, benchmark))["kraken"]
+    assert (row.own_share_low, row.own_share_high) == (None, None)
+    short = replace(one, result=ttft.joined([launch(models, factor) for factor in (1.0, 1.1)]))
+    assert by_name(rows.ttft_rows(short, benchmark))["kraken"].own_share_low is None
 
 
 def test_graphs_of_all_variants_hold_memory_at_once(benchmark: BenchmarkConfig, models: Models) -> None:

@@ -85,9 +85,7 @@ def surface(result: TtftResult, benchmark: BenchmarkConfig, lookup: ModelByName)
         models,
     )
     fits = _fits(rows, benchmark.dtype)
-    shown = [
-        _surface_row(one, next((b for b in rows if _is_baseline(b.row, one.row)), None), fits) for one in rows
-    ]
+    shown = [_surface_row(one, next((b for b in rows if _is_baseline(b.row, one.row)), None), fits) for one in rows]
     return SurfaceResult(
         benchmark=result.benchmark,
         scale=result.scale,
@@ -263,10 +261,7 @@ def _points(rows: Sequence[_Row], models: Mapping[str, ModelConfig], fits: _Fits
     found = []
     for context in _contexts({one.case.context for one in rows}):
         for link in _links(rows):
-            times = {
-                name: fits.milliseconds(link.case(model, context, rows[0].case))
-                for name, model in models.items()
-            }
+            times = {name: fits.milliseconds(link.case(model, context, rows[0].case)) for name, model in models.items()}
             split = times.get(SPLIT)
             found += [
                 SurfacePoint(

@@ -9,8 +9,8 @@ from pipeline.benchmark.grid import cells
 from pipeline.compose import model_config
 from pipeline.errors import ConfigError, ResultError
 from pipeline.models.timed import timed_model
-from pipeline.projection.prefill import prefill
 from pipeline.projection.fitted_rows import FITTED_ARCHITECTURES
+from pipeline.projection.prefill import prefill
 from pipeline.projection.surface import _break_even_of, _contexts, _crossing, _Fits, _values, surface
 from pipeline.report.build import make_figures, make_tables
 from pipeline.report.surface import surface_figure, surface_table

@@ -97,7 +97,16 @@ def _own(sweeps: dict[str, TtftResult]) -> str:
         for row in sweep.rows
         if row.own_share_hidden is not None
     ]
-    headers = ["model", "transport", "link", "T", "nothing hidden (ms)", "as it is (ms)", "compute alone (ms)", "hidden"]
+    headers = [
+        "model",
+        "transport",
+        "link",
+        "T",
+        "nothing hidden (ms)",
+        "as it is (ms)",
+        "compute alone (ms)",
+        "hidden",
+    ]
     return markdown(headers, rows)
 
 
@@ -137,7 +146,6 @@ def _cells(result: TtftResult) -> str:
     ratios = {row.architecture: row.flops_ratio for row in result.rows}
     headers = [f"{readable(name)} ({number(ratios[name], '.2f')} of its FLOPs)" for name in names]
     return markdown(["link", "T", "standard (ms)", "exposed", "rounds", *headers], lines)
-
 
 
 def _winners(result: TtftResult) -> str:

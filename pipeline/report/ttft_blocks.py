@@ -143,9 +143,15 @@ def _cells(result: TtftResult) -> str:
         marks = [own.kind] * (own.kind != "measured") + ["machine busy"] * any(row.busy for row in rows.values())
         where = f"{cell.link} ({'; '.join(marks)})" if marks else cell.link
         lines.append([where, cell.context, ms, share, own.repeats, *(speedup(rows.get(name)) for name in names)])
-    ratios = {row.architecture: row.flops_ratio for row in result.rows}
-    headers = [f"{readable(name)} ({number(ratios[name], '.2f')} of its FLOPs)" for name in names]
+    headers = [f"{readable(name)} ({_flops(result, name)} of its FLOPs)" for name in names]
     return markdown(["link", "T", "standard (ms)", "exposed", "rounds", *headers], lines)
+
+
+def _flops(result: TtftResult, name: str) -> str:
+    """A rank's FLOPs over the standard model's, least to most over contexts."""
+    ratios = [row.flops_ratio for row in result.rows if row.architecture == name and row.flops_ratio is not None]
+    ends_of = dict.fromkeys(f"{ratio:.2f}" for ratio in (min(ratios), max(ratios))) if ratios else {"–": None}
+    return " to ".join(ends_of)
 
 
 def _winners(result: TtftResult) -> str:

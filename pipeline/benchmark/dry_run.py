@@ -16,7 +16,6 @@ from pipeline.config.link import LinkConfig
 from pipeline.models import Placement, count, local_shape
 from pipeline.models.trace import trace
 
-
 DELAYS = {"nothing": "", "netem": " (delayed by the kernel's netem)", "model": " (delayed by a model)"}
 
 

@@ -52,6 +52,7 @@ OTHER_VALUES: dict[str, Any] = {
     "benchmark.derived": {},
     "benchmark.shapes.models": {"standard": "standard_6_7b", "kraken": "kraken_6_7b_4way"},
     "benchmark.shapes.n_layer": 1,
+    "benchmark.wire_errors.n_layer": 1,
     "benchmark.wire_errors.models": {"standard": "standard_124m", "kraken": "cpu_kraken_{tp_size}way"},
     "link.links": ["1gbit"],
     "reference.ttft_benchmark": "ttft_mark",

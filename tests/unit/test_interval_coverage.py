@@ -15,7 +15,6 @@ from pipeline.results.statistics import (
     Launches,
     geomean_interval,
     interval,
-    share_interval,
     speedup_interval,
     summarise,
     summarise_steps,
@@ -89,14 +88,6 @@ def test_a_row_and_a_speedup_over_three_launches(spread: float, rounds: int) -> 
     drawn = times(np.random.default_rng(1), spread, 3, rounds)[:, :, 0].tolist()
     assert_right(covered((ends_of(own) for own, _ in drawn), 100 * np.exp(np.median(NOISE))))
     assert_right(covered((speedup_interval(Compared(base, own)) for base, own in drawn), 0.0))
-
-
-def test_a_share_hidden_over_three_launches() -> None:
-    """Half of what could be hidden, which is half of the blocking time; launches differ in what is common alone."""
-    drawn = times(np.random.default_rng(4), 0.0, 3, 6, architectures=3)[:, :, 0]
-    drawn *= np.exp(0.05 * np.random.default_rng(7).standard_normal((DRAWS, 1, 3, 1)))
-    drawn *= np.asarray([0.75, 1.0, 0.5])[:, None, None]
-    assert_right(covered((share_interval(*one) for one in drawn.tolist()), 0.5))
 
 
 @pytest.mark.parametrize("rounds", [6, 7, 8, 12, 40])

@@ -141,7 +141,7 @@ def test_result_schema_numbers_of_a_series_stand_on_one_line(results: dict[str, 
     write(tmp_path / "r.json", result, PROVENANCE)
     text = (tmp_path / "r.json").read_text()
     assert json.loads(text) == {**result.body(), "provenance": PROVENANCE}
-    assert len(text.splitlines()) < 100 * len(result.body()["rows"])
+    assert len(text.splitlines()) < 120 * len(result.body()["rows"])  # a line a field, samples on one
 
 
 def test_result_schema_every_row_is_of_a_known_kind(results: dict[str, Result]) -> None:

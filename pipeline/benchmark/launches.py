@@ -16,14 +16,13 @@ from pipeline.benchmark.progress import Progress, Say
 from pipeline.benchmark.protocol import Rules, rotated
 from pipeline.benchmark.ranks.launcher import RankGroup, ended_in_order
 from pipeline.benchmark.ranks.links import Loopback, NamespaceLinks, delayed_by, launches, make_links
-from pipeline.benchmark.ranks.spec import RankSpec
 from pipeline.benchmark.ttft import (
-    SEED,
     Decoded,
     Measured,
     Resources,
     Served,
     joined,
+    rank_spec,
     resources,
     rules_of,
     shares_weights,
@@ -38,7 +37,7 @@ INSTRUMENTED = 5  # forwards with a stopwatch at every part, at most
 INSTRUMENTED_S = 12  # fewer where that many rounds took longer; one at least
 ENERGY_S = 1.0  # forwards of each architecture for so long, where energy is counted: counters are coarse
 DECODE_ROUNDS = 3  # a launch
-Any_ = TypeVar("Any_")
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ def _warn(benchmark: BenchmarkConfig, cluster: ClusterConfig, tp_size: int, say:
             say(line)
 
 
-def ordered(names: Sequence[Any_], launch: int) -> list[Any_]:
+def ordered(names: Sequence[Item], launch: int) -> list[Item]:
     """The order of a launch: every second one goes backwards, every two another comes first."""
     along = [*names][::-1] if launch % 2 else [*names]
     return rotated(along, launch // 2)
@@ -184,26 +183,14 @@ class Launch:
 
     def answers(self, store: Path) -> list[CellAnswer]:
         """Start ranks and ask about every cell of the unit. Raises RunError where a rank dies or hangs."""
-        tp_size, timeout = self.unit.tp_size, self.benchmark.rank_timeout_s
+        tp_size = self.unit.tp_size
         shares = resources(self.cluster, tp_size)
         found: list[CellAnswer] = []
         with make_links(self.unit.links, tp_size) as joined_ranks:
-            spec = RankSpec(
-                tp_size=tp_size,
-                store=str(store),
-                device=shares.device,
-                dtype=self.benchmark.dtype,
-                threads=shares.threads,
-                cores=shares.cores,
-                transport=self.benchmark.transport,
-                interfaces=joined_ranks.interfaces,
-                timeout_s=timeout + 60,  # the launcher notices first, and says who
-                seed=SEED,
-                cuda_graph=self.benchmark.cuda_graph,
-            )
+            spec = rank_spec(self.benchmark, self.cluster, tp_size, store, joined_ranks.interfaces)
             links = ordered(self.unit.links, self.launch)
             self.progress.say(f"{self.named}: starting {tp_size} ranks ({', '.join(links)})")
-            with RankGroup(spec, joined_ranks, timeout) as ranks:
+            with RankGroup(spec, joined_ranks, self.benchmark.rank_timeout_s) as ranks:
                 rate = min(ranks.command("matrix_rate"))
                 for models in ordered(self.unit.sizes, self.launch):
                     shares = replace(shares, shared_weights=self._load(ranks, models))

@@ -13,7 +13,8 @@ from pipeline.benchmark.ttft import Decoded, Measured, Served, rules_of
 from pipeline.config.benchmark import BenchmarkConfig
 from pipeline.results.headline import Named, headline
 from pipeline.results.statistics import LEAST_LAUNCHES, LEAST_ROUNDS
-from pipeline.results.ttft import IntervalOver, Protocol, TtftResult, TtftRow, WireErrorRow
+from pipeline.results.statistics import Over as IntervalOver
+from pipeline.results.ttft import Protocol, TtftResult, TtftRow, WireErrorRow
 from pipeline.results.verdicts import verdicts
 
 VERIFIED = {

@@ -12,6 +12,7 @@ from pipeline.benchmark.ttft import Decoded, Measured, Served
 from pipeline.communication.transport import sent_share, transport_name
 from pipeline.config.benchmark import WIRES, BenchmarkConfig, unwired, wire_of
 from pipeline.models import Placement, count
+from pipeline.results.cell import BASELINE, BOUND, NO_LINK, Launches, Parts
 from pipeline.results.kinds import Kind
 from pipeline.results.statistics import (
     Compared,
@@ -22,17 +23,7 @@ from pipeline.results.statistics import (
     summarise,
     summarise_steps,
 )
-from pipeline.results.ttft import (
-    BASELINE,
-    BOUND,
-    NO_LINK,
-    BreakdownRow,
-    DecodeRow,
-    Launches,
-    Parts,
-    RunRow,
-    TtftRow,
-)
+from pipeline.results.ttft import BreakdownRow, DecodeRow, RunRow, TtftRow
 
 
 @dataclass(frozen=True)

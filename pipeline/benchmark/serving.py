@@ -9,8 +9,9 @@ import numpy as np
 from pipeline.benchmark.rows import about_row
 from pipeline.benchmark.ttft import Served
 from pipeline.config.benchmark import BASELINE, BenchmarkConfig
+from pipeline.results.cell import Launches
 from pipeline.results.statistics import LEAST_LAUNCHES, student, summarise
-from pipeline.results.ttft import Launches, ServingRow
+from pipeline.results.ttft import ServingRow
 
 LIMIT_FACTOR = 2  # of the baseline's TTFT with one client
 

@@ -4,22 +4,10 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import TypeVar
 
-from pipeline.results.headline import busy_words
-from pipeline.results.ttft import (
-    BASELINE,
-    PARTS,
-    BreakdownRow,
-    Cell,
-    CellVerdict,
-    DecodeRow,
-    Headline,
-    HeadlineEntry,
-    RunRow,
-    ServingRow,
-    TtftRow,
-    WireErrorRow,
-)
-from pipeline.results.verdicts import said
+from pipeline.results.cell import BASELINE, PARTS, Cell
+from pipeline.results.headline import Headline, HeadlineEntry, busy_words
+from pipeline.results.ttft import BreakdownRow, DecodeRow, RunRow, ServingRow, TtftRow, WireErrorRow
+from pipeline.results.verdicts import CellVerdict, said
 
 Row = TypeVar("Row", bound=RunRow)
 TTFT_HEAD = (
@@ -145,7 +133,8 @@ def _scope(verdict: CellVerdict) -> str:
 
 def _kind(found: HeadlineEntry | CellVerdict) -> str:
     """Its kind, and what makes it doubtful."""
-    return ", ".join([found.kind, *["ranks exceed cores"] * found.oversubscribed, *filter(None, [busy_words(found)])])
+    doubts = [*["ranks exceed cores"] * found.oversubscribed, busy_words(found.busy, len(found.cells))]
+    return ", ".join([found.kind, *filter(None, doubts)])
 
 
 def _blocks(rows: Sequence[Row], about: str, head: tuple[str, ...], line: Callable[[Row], tuple[str, ...]]) -> str:

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from pipeline import files
 from pipeline.benchmark.ttft import Measured
-from pipeline.results.ttft import Lane, Timeline, TimelineEvent
+from pipeline.results.cell import Lane, Timeline, TimelineEvent
 
 LANES: tuple[Lane, ...] = get_args(Lane)
 

@@ -12,11 +12,12 @@ from pipeline.benchmark.idle import UNKNOWN, Usage
 from pipeline.benchmark.protocol import Rules
 from pipeline.benchmark.ranks.links import check_privilege
 from pipeline.benchmark.ranks.memory import free_bytes, rank_bytes, too_little
+from pipeline.benchmark.ranks.spec import RankSpec
 from pipeline.config.benchmark import BenchmarkConfig
 from pipeline.config.execution import ClusterConfig
 from pipeline.config.link import LOOPBACK, LinkConfig
 from pipeline.errors import MissingRequirementError
-from pipeline.results.ttft import Launches
+from pipeline.results.cell import Launches
 
 RANKS_PER_CORE = 16  # beyond this, ranks on CPU time nothing but the scheduler
 SEED = 1337
@@ -121,6 +122,26 @@ def resources(cluster: ClusterConfig, tp_size: int) -> Resources:
     crowded = cluster.device == "cpu" and not enough
     used = min(len(usable), threads * tp_size)
     return Resources(cluster.device, threads, cores, crowded, used_cores=used, cores_here=os.cpu_count() or 1)
+
+
+def rank_spec(
+    benchmark: BenchmarkConfig, cluster: ClusterConfig, tp_size: int, store: Path, interfaces: list[str]
+) -> RankSpec:
+    """What ranks of a launch are told; they find each other through the file `store`."""
+    shares = resources(cluster, tp_size)
+    return RankSpec(
+        tp_size=tp_size,
+        store=str(store),
+        device=shares.device,
+        dtype=benchmark.dtype,
+        threads=shares.threads,
+        cores=shares.cores,
+        transport=benchmark.transport,
+        interfaces=interfaces,
+        timeout_s=benchmark.rank_timeout_s + 60,  # the launcher notices first, and says who
+        seed=SEED,
+        cuda_graph=benchmark.cuda_graph,
+    )
 
 
 def _quota() -> int | None:

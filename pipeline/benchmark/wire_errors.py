@@ -12,8 +12,7 @@ from pipeline.benchmark.progress import Say
 from pipeline.benchmark.ranks.launcher import RankGroup, ended_in_order
 from pipeline.benchmark.ranks.links import make_links
 from pipeline.benchmark.ranks.memory import free_bytes, rank_bytes
-from pipeline.benchmark.ranks.spec import RankSpec
-from pipeline.benchmark.ttft import SEED, resources
+from pipeline.benchmark.ttft import SEED, rank_spec
 from pipeline.communication.transport import transport_name
 from pipeline.config.benchmark import WIRES, BenchmarkConfig
 from pipeline.config.execution import ClusterConfig
@@ -95,7 +94,11 @@ def measure_wire_errors(
         ended_in_order(),
         tempfile.TemporaryDirectory(prefix="wires-") as scratch,
         make_links([LOOPBACK], models.tp_size) as links,
-        RankGroup(_spec(benchmark, cluster, models.tp_size, scratch, links.interfaces), links, 120) as ranks,
+        RankGroup(
+            rank_spec(benchmark, cluster, models.tp_size, Path(scratch, "store"), links.interfaces),
+            links,
+            benchmark.rank_timeout_s,
+        ) as ranks,
     ):
         raw = {label: model.model_dump(mode="json") for label, model in models.by_architecture.items()}
         ranks.command("load", models=raw, folders=folders, shared=False)
@@ -140,21 +143,4 @@ def wire_error_row(
         else None,
         perplexity=float(np.exp(loss)) if is_trained else None,
         perplexity_float32=float(np.exp(plain_loss)) if is_trained else None,
-    )
-
-
-def _spec(benchmark: BenchmarkConfig, cluster: ClusterConfig, n: int, scratch: str, interfaces: list[str]) -> RankSpec:
-    shares = resources(cluster, n)
-    return RankSpec(
-        tp_size=n,
-        store=str(Path(scratch, "store")),
-        device=shares.device,
-        dtype=benchmark.dtype,
-        threads=shares.threads,
-        cores=shares.cores,
-        transport=benchmark.transport,
-        interfaces=interfaces,
-        timeout_s=benchmark.rank_timeout_s + 60,
-        seed=SEED,
-        cuda_graph=False,
     )

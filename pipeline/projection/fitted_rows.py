@@ -13,11 +13,10 @@ from collections.abc import Collection, Sequence
 from pipeline.config.link import bits_per_second, delay_seconds
 from pipeline.errors import ConfigError
 from pipeline.projection.fit import OPTIONAL, too_few
-from pipeline.results.ttft import BASELINE, BOUND
+from pipeline.results.cell import BASELINE, BOUND, EXACT_RIVAL
 
-SPLIT = "standard_split"  # the exact baseline that overlaps
 BLOCKING = (BASELINE, "parallel", BOUND)  # fitted architectures that hide nothing
-FITTED_ARCHITECTURES = (*BLOCKING, SPLIT)
+FITTED_ARCHITECTURES = (*BLOCKING, EXACT_RIVAL)
 LEFT_OUT: tuple[tuple[str, ...], ...] = (*((name,) for name in OPTIONAL), tuple(OPTIONAL))  # by fits that lack terms
 
 

@@ -10,10 +10,10 @@ from pipeline.models.timed import ModelByName, timed_model
 from pipeline.projection.calibration import Calibration, published_ms
 from pipeline.projection.hardware import Hardware
 from pipeline.projection.prefill import Prefill, prefill
+from pipeline.results.cell import BASELINE, BOUND, Parts, TimedRow, Timeline, TimelineEvent
 from pipeline.results.headline import headline
 from pipeline.results.projection import CalibrationFit, ErrorStatistics, LinkSweepRow, ProjectionResult, ProjectionRow
 from pipeline.results.statistics import geomean
-from pipeline.results.ttft import BASELINE, BOUND, Parts, TimedRow, Timeline, TimelineEvent
 
 PUBLISHED_ARCHITECTURES = tuple(name.removesuffix("_ms") for name in PublishedTtft.model_fields if name.endswith("_ms"))
 LINK_FACTORS = (1 / 64, 1 / 16, 1 / 4, 1.0, 4.0)

@@ -20,16 +20,16 @@ from pipeline.projection.fit import UNITS, Case, fit, values
 from pipeline.projection.fitted_rows import (
     FITTED_ARCHITECTURES,
     LEFT_OUT,
-    SPLIT,
     fitted_architectures,
     fitted_cells,
     is_held_out,
 )
 from pipeline.projection.hardware import Hardware
+from pipeline.results.cell import BASELINE, BOUND, EXACT_RIVAL
 from pipeline.results.projection import ErrorStatistics
 from pipeline.results.statistics import Summary, median, summarise
 from pipeline.results.surface import BreakEven, FittedValue, SurfacePoint, SurfaceResult, SurfaceRow, Wins, Without
-from pipeline.results.ttft import BASELINE, BOUND, TtftResult, TtftRow
+from pipeline.results.ttft import TtftResult, TtftRow
 
 UNLIMITED = 4e10  # bits/s of a link that was neither limited nor probed
 STEPS = 13  # contexts and links of the surface
@@ -262,7 +262,7 @@ def _points(rows: Sequence[_Row], models: Mapping[str, ModelConfig], fits: _Fits
     for context in _contexts({one.case.context for one in rows}):
         for link in _links(rows):
             times = {name: fits.milliseconds(link.case(model, context, rows[0].case)) for name, model in models.items()}
-            split = times.get(SPLIT)
+            split = times.get(EXACT_RIVAL)
             found += [
                 SurfacePoint(
                     kind="projected",
@@ -271,7 +271,7 @@ def _points(rows: Sequence[_Row], models: Mapping[str, ModelConfig], fits: _Fits
                     link=link.name,
                     link_bits_per_s=link.bits_per_s,
                     speedup=times[BASELINE] / time - 1,
-                    speedup_over_split=None if split is None or name == SPLIT else split / time - 1,
+                    speedup_over_split=None if split is None or name == EXACT_RIVAL else split / time - 1,
                 )
                 for name, time in times.items()
                 if name != BASELINE
@@ -284,7 +284,7 @@ def _break_even(rows: Sequence[_Row], models: Mapping[str, ModelConfig], fits: _
     links = [link for link in _links(rows) if link.is_limited]
     pairs = [
         (name, against)
-        for against in (BASELINE, SPLIT)
+        for against in (BASELINE, EXACT_RIVAL)
         for name in models
         if against in models and name not in (BASELINE, against)
     ]

@@ -1,7 +1,7 @@
 """A projection as text for the terminal."""
 
+from pipeline.results.cell import BOUND, Cell
 from pipeline.results.projection import ProjectionResult, ProjectionRow
-from pipeline.results.ttft import BOUND, Cell
 
 
 def text(result: ProjectionResult) -> str:

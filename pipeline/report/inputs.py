@@ -22,13 +22,13 @@ from pipeline.results import (
     TtftResult,
     read,
 )
+from pipeline.results.cell import TimedRow
 from pipeline.results.file import AnyResult, Result, Row
 from pipeline.results.kinds import Kind
 from pipeline.results.quality import QualityResult
 from pipeline.results.search import SearchResult
 from pipeline.results.tasks import against_baseline
 from pipeline.results.trade import TradeResult
-from pipeline.results.ttft import TimedRow
 
 PAPER_ARCHITECTURES = ("standard", "parallel", "kraken")
 NO_KIND = ": no kind of result that a report shows; left out"

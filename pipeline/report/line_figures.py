@@ -11,7 +11,7 @@ from pipeline.report.speed_figures import MAX_PANELS, left_out, of_one_batch, pl
 from pipeline.report.style import SETTINGS, Figure, axis, canvas, finish, readable
 from pipeline.report.timed import Timed
 from pipeline.results import BASELINE, BOUND, ProjectionResult, TtftResult
-from pipeline.results.ttft import NO_LINK
+from pipeline.results.cell import NO_LINK
 
 PERCENT_TICKS = (-50, -25, 0, 25, 50, 100, 200, 400, 800, 1600, 3200)  # on a logarithmic axis
 LOG_ABOVE = 200  # percent: speedups beyond this would flatten all others on a linear axis

@@ -8,7 +8,7 @@ from pipeline.report.speed import CELL
 from pipeline.report.style import readable
 from pipeline.report.table import Column, Row, Table, flat, is_measured
 from pipeline.report.timed import Timed
-from pipeline.results.ttft import NO_LINK, TimedRow
+from pipeline.results.cell import NO_LINK, TimedRow
 
 PAPER_TABLES = {4: "table6", 8: "table7"}  # by number of ranks
 

@@ -4,7 +4,7 @@ from pipeline.report.inputs import Inputs
 from pipeline.report.speed import CELL, RUN
 from pipeline.report.table import Column, Table, flat
 from pipeline.report.timed import Timed
-from pipeline.results.ttft import CellVerdict
+from pipeline.results.verdicts import CellVerdict
 
 
 def winners_table(inputs: Inputs, name: str) -> Table | None:

@@ -11,7 +11,8 @@ from pipeline.report.inputs import ordered
 from pipeline.report.style import ARCHITECTURES, HATCH, INK, SETTINGS, Figure, axis, canvas, finish, readable
 from pipeline.report.timed import Timed
 from pipeline.results import ProjectionResult
-from pipeline.results.ttft import NO_LINK, Cell, TimedRow, TtftRow
+from pipeline.results.cell import NO_LINK, Cell, TimedRow
+from pipeline.results.ttft import TtftRow
 
 MAX_PANELS = 6
 LOG_ABOVE = 20.0  # slowest over fastest: a linear axis would hide the fast ones

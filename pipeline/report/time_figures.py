@@ -10,8 +10,9 @@ from pipeline.report.speed_figures import place
 from pipeline.report.style import INK, PARTS, SETTINGS, Figure, axis, canvas, finish, readable
 from pipeline.report.timed import Timed
 from pipeline.results import TtftResult
+from pipeline.results.cell import Cell, TimelineEvent
 from pipeline.results.projection import ProjectionRow
-from pipeline.results.ttft import BreakdownRow, Cell, TimelineEvent
+from pipeline.results.ttft import BreakdownRow
 
 MOST_CELLS = 4
 LANES = 2.6  # height of one architecture's two lanes and the gap below

@@ -7,8 +7,7 @@ from pipeline.config.reference import ReferenceConfig
 from pipeline.report.inputs import Inputs, overrides
 from pipeline.report.table import Column, Row, Table, flat
 from pipeline.results import BASELINE, ProjectionResult, TtftResult, verdicts
-from pipeline.results.headline import busy_words
-from pipeline.results.ttft import HeadlineEntry
+from pipeline.results.headline import HeadlineEntry, busy_words
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ class Timed:
         for one in found:
             if one.scope != "cell":
                 named = " named beforehand" if one.scope == "named" else ""
-                busy = f", {words}" if (words := busy_words(one)) else ""
+                busy = f", {words}" if (words := busy_words(one.busy, len(one.cells))) else ""
                 yield f"Over {len(one.cells)} cells{named} ({one.kind}{busy}): {verdicts.said(one)}"
         for kind in dict.fromkeys(one.kind for one in found):
             own = [one for one in found if (one.kind, one.scope) == (kind, "cell")]
@@ -102,7 +101,7 @@ def covered(entry: HeadlineEntry) -> str:
 
     links = [f"link {each('link')}"] if any(cell.link for cell in entry.cells) else []
     crowded = ["ranks exceed cores: shows order, not overlap"] if entry.oversubscribed else []
-    busy = [words] if (words := busy_words(entry)) else []
+    busy = [words] if (words := busy_words(entry.busy, len(entry.cells))) else []
     parts = [each("size"), f"{each('context')} tokens", f"batch {each('batch_size')}", f"TP {each('tp_size')}"]
     number = f"{len(entry.cells)} cell{'s' if len(entry.cells) > 1 else ''}"
     return f"{number}: {'; '.join([*parts, *links, *crowded, *busy])}"

@@ -6,7 +6,8 @@ from pipeline.report.style import readable
 from pipeline.report.table import markdown
 from pipeline.report.ttft_words import ends, number, speedup
 from pipeline.results import BASELINE, SurfaceResult, TtftResult
-from pipeline.results.ttft import BOUND, TtftRow
+from pipeline.results.cell import BOUND
+from pipeline.results.ttft import TtftRow
 
 
 def wires(result: TtftResult) -> str:

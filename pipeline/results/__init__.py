@@ -1,5 +1,6 @@
 """Results: one typed row for each kind, written by who measures, read by who shows."""
 
+from pipeline.results.cell import BASELINE, BOUND
 from pipeline.results.engine import EngineResult
 from pipeline.results.file import Result, Row, read, write
 from pipeline.results.kinds import KINDS, Kind
@@ -11,7 +12,7 @@ from pipeline.results.surface import SurfaceResult
 from pipeline.results.tasks import TasksResult
 from pipeline.results.trade import TradeResult
 from pipeline.results.training import TrainingResult
-from pipeline.results.ttft import BASELINE, BOUND, TtftResult
+from pipeline.results.ttft import TtftResult
 
 RESULTS: tuple[type[Result], ...] = (
     TrainingResult,

@@ -1,25 +1,66 @@
 """Geometric means over many cells, an architecture, kind and rival each: computed once, where the rows are made."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import Field
 
+from pipeline.results.cell import BASELINE, BOUND, EXACT_RIVAL, NO_LINK, Cell, TimedRow
+from pipeline.results.file import Row, Typed
 from pipeline.results.kinds import Kind
 from pipeline.results.statistics import Compared, Ends, Over, geomean, geomean_interval
-from pipeline.results.ttft import (
-    BASELINE,
-    BOUND,
-    EXACT_RIVAL,
-    NO_LINK,
-    Cell,
-    CellVerdict,
-    Headline,
-    HeadlineEntry,
-    TimedRow,
-)
 
 RIVALS = (BASELINE, EXACT_RIVAL)
+
+
+class HeadlineEntry(Row):
+    """One architecture over many cells, against the baseline or the exact rival. Computed where the rows are made."""
+
+    architecture: str = Field(description="label of the architecture, or no_communication for the bound")
+    against: str = Field(
+        BASELINE, description="what its speedup is over: standard, or standard_split, which is exact and overlaps too"
+    )
+    geomean_speedup: float = Field(description="geometric mean over the cells of 1 + speedup, minus 1")
+    geomean_speedup_low: float | None = Field(
+        description="lower end of its 95% interval; null where a cell has too few launches or rounds, or another number"
+    )
+    geomean_speedup_high: float | None = Field(description="upper end of its 95% interval")
+    interval_over: Over | None = Field(None, description="what that interval is over; null: there is none")
+    least_speedup: float = Field(description="the least of the cells")
+    most_speedup: float = Field(description="the most of the cells")
+    median_share_hidden: float | None = Field(
+        description="median over the cells of share_hidden; null against standard_split"
+    )
+    least_share_hidden: float | None = Field(description="the least of the cells")
+    exposed_low: float | None = Field(
+        None, description="least share of the baseline's time that is exposed communication, over the cells"
+    )
+    exposed_high: float | None = Field(None, description="the most of the cells")
+    rows: int = Field(description="number of cells")
+    cells: list[Cell] = Field(description="the cells covered")
+    oversubscribed: bool = Field(description="ranks exceed cores in these cells: shows order, not overlap")
+    busy: int = Field(0, description="of the cells, those timed while the machine was busy with something else")
+
+    @property
+    def metric(self) -> str:
+        """What a tracker calls its geometric mean; a kind other than measured is named."""
+        over = "" if self.against == BASELINE else f"_over_{self.against}"
+        kind = "" if self.kind == "measured" else re.sub(r"\W+", "_", f" {self.kind}")
+        return f"{self.architecture}_geomean_speedup{over}{kind}"
+
+
+class Headline(Typed):
+    """Entries an architecture, kind and rival; rows without communication have no part in it."""
+
+    all: list[HeadlineEntry] = Field(description="over all cells whose ranks had cores of their own; else over all")
+    named: list[HeadlineEntry] = Field(
+        description="over those of them that benchmark.headline_links and headline_contexts name; empty: none named"
+    )
+    missing: list[str] = Field(
+        default_factory=list, description="links of benchmark.headline_links that were not timed: `named` lacks them"
+    )
 
 
 @dataclass(frozen=True)
@@ -112,11 +153,11 @@ def _entry(
     )
 
 
-def busy_words(found: HeadlineEntry | CellVerdict) -> str:
+def busy_words(busy: int, cells: int) -> str:
     """How many of its cells are to be doubted; empty where none is."""
-    if not found.busy:
+    if not busy:
         return ""
-    return "machine busy" if len(found.cells) == 1 else f"machine busy in {found.busy} of {len(found.cells)} cells"
+    return "machine busy" if cells == 1 else f"machine busy in {busy} of {cells} cells"
 
 
 def speedup(row: TimedRow, rivals: Mapping[Cell, TimedRow], against: str) -> float | None:

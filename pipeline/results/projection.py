@@ -5,8 +5,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from pipeline.results.cell import Parts, TimedRow, Timeline
 from pipeline.results.file import Result, Row, Typed
-from pipeline.results.ttft import Headline, Parts, TimedRow, Timeline
+from pipeline.results.headline import Headline
 
 
 class ProjectionRow(TimedRow):

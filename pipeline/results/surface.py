@@ -4,9 +4,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from pipeline.results.cell import CellRow
 from pipeline.results.file import Result, Row, Typed
 from pipeline.results.projection import ErrorStatistics
-from pipeline.results.ttft import CellRow
 
 Wins = Literal["everywhere", "nowhere", "below", "above"]
 

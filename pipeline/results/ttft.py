@@ -1,4 +1,4 @@
-"""Time To First Token: rows of a benchmark, and the forms that a projection shares with it.
+"""Time To First Token: rows of a benchmark.
 
 docs/ttft.md explains the protocol; docs/results/ttft.schema.json is generated from here.
 """
@@ -8,117 +8,13 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from pipeline.config.benchmark import BASELINE as BASELINE
+from pipeline.results.cell import CellRow, Launches, Parts, TimedRow, Timeline
 from pipeline.results.file import Result, Row, Typed
+from pipeline.results.headline import Headline
+from pipeline.results.statistics import Over
+from pipeline.results.verdicts import CellVerdict
 
-BOUND = "no_communication"  # the baseline without its collectives: wrong output, right bound
-NO_LINK = "none"  # the link of rows whose communication was left out: compute alone
-EXACT_RIVAL = "standard_split"  # overlaps, and computes what the baseline computes
-
-Launches = list[list[float]]  # milliseconds: one inner list a launch, one number a round
-IntervalOver = Literal["launches", "rounds"]
-VerdictScope = Literal["all", "named", "cell"]
 StoppedBy = Literal["interval", "repeats_max", "time_limit"]
-Lane = Literal["compute", "communication"]
-Part = Literal["norm", "gemm", "overlapped_gemm", "attention", "elementwise", "lm_head", "all_reduce", "other"]
-PARTS: tuple[Part, ...] = (
-    *("norm", "gemm", "overlapped_gemm", "attention", "elementwise", "lm_head", "all_reduce", "other"),
-)
-
-
-class Cell(Typed):
-    """What architectures are compared within."""
-
-    size: str = Field(description="label of the models' size, as 1.3B")
-    context: int = Field(description="prompt length in tokens")
-    batch_size: int = Field(description="prompts per forward")
-    tp_size: int = Field(description="ranks that the model is split over")
-    link: str | None = Field(None, description="link between ranks; none: no communication; null: the hardware's own")
-
-
-class CellRow(Cell, Row):
-    """A row of one architecture in one cell."""
-
-    architecture: str = Field(description="what was timed; no_communication is the baseline without its collectives")
-
-    @property
-    def cell(self) -> Cell:
-        return Cell(**{key: getattr(self, key) for key in Cell.model_fields})
-
-
-class Parts(Typed):
-    """Milliseconds of a forward by kind of work; they add up to all of it."""
-
-    norm: float = Field(0.0, description="LayerNorms, ms")
-    gemm: float = Field(0.0, description="matrix products with nothing on its way, ms")
-    overlapped_gemm: float = Field(0.0, description="matrix products while a collective is on its way, ms")
-    attention: float = Field(0.0, description="softmax attention and its reshapes, ms")
-    elementwise: float = Field(0.0, description="GELU and residual sums, where they are told from `other`, ms")
-    lm_head: float = Field(0.0, description="the product with the vocabulary, ms")
-    all_reduce: float = Field(0.0, description="starting and awaiting sums: communication that nothing hid, ms")
-    other: float = Field(0.0, description="everything else, ms")
-
-    @property
-    def total(self) -> float:
-        return float(sum(getattr(self, part) for part in PARTS))
-
-
-class TimelineEvent(Typed):
-    """A stretch of one lane, in milliseconds from the start of the forward."""
-
-    lane: Lane = Field(description="compute (the main thread or stream) or communication")
-    part: Part = Field(description="kind of work")
-    name: str = Field(description="the module or operator")
-    begin_ms: float = Field(description="start, ms")
-    end_ms: float = Field(description="end, ms")
-    layer: int | None = Field(None, description="layer, where it is known")
-    message_bytes: int | None = Field(None, description="bytes that enter a collective, where they are known")
-
-
-class Timeline(CellRow):
-    """One forward of one architecture as two lanes, measured or projected."""
-
-    rank: int | None = Field(None, description="rank that was watched; null: all ranks alike")
-    layers: int | None = Field(None, description="first layers that are kept; null: the whole forward")
-    oversubscribed: bool = Field(False, description="ranks exceeded cores and took turns")
-    events: list[TimelineEvent] = Field(description="stretches, each lane in order")
-
-
-class TimedRow(CellRow):
-    """Columns that a measured and a projected row share; t is the row's time, t_standard the baseline's."""
-
-    model: str = Field(description="model config")
-    n_layer: int = Field(description="layers timed")
-    speedup: float | None = Field(description="t_standard / t − 1 in the same cell")
-    compute_ms: float | None = Field(description="the row's own model with its collectives left out, ms")
-    exposed_communication_ms: float | None = Field(description="t − compute_ms: what collectives add, ms")
-    hideable_ms: float | None = Field(description="t_standard − t_bound: all that hiding could win back, ms")
-    share_hidden: float | None = Field(description="(t_standard − t) / hideable_ms; may pass 1")
-
-    @property
-    def milliseconds(self) -> float:
-        """The row's time."""
-        raise TypeError("a row that is neither measured nor projected has no time")
-
-    @property
-    def launches(self) -> Launches | None:
-        """The samples behind it, where there are any."""
-        return None
-
-    @property
-    def alternates(self) -> bool:
-        """Whether its rounds alternated with those of the other rows of its cell."""
-        return True
-
-    @property
-    def is_crowded(self) -> bool:
-        """Whether ranks took turns on too few cores, so that the time shows order, not overlap."""
-        return False
-
-    @property
-    def is_disturbed(self) -> bool:
-        """Whether the machine was busy with something else."""
-        return False
 
 
 class RunRow(CellRow):
@@ -166,7 +62,7 @@ class TtftRow(RunRow, TimedRow):
         description="lower end of the median's 95% interval, ms; null below 6 rounds. See protocol.interval"
     )
     ttft_ms_high: float | None = Field(description="upper end of the median's 95% interval, ms")
-    interval_over: IntervalOver | None = Field(
+    interval_over: Over | None = Field(
         None, description="what the 95% intervals of this row are over; null: there is none"
     )
     ttft_ms_min: float = Field(description="fastest round, ms")
@@ -244,7 +140,7 @@ class DecodeRow(RunRow):
     ms_per_token_p99: float | None = Field(None, description="99th percentile, ms")
     ms_per_token_low: float | None = Field(description="lower end of the median's 95% interval, ms; or null")
     ms_per_token_high: float | None = Field(description="upper end, ms")
-    interval_over: IntervalOver | None = Field(None, description="what these intervals are over; null: there is none")
+    interval_over: Over | None = Field(None, description="what these intervals are over; null: there is none")
     ms_by_step: list[float] = Field(description="median over rounds of each step, ms")
     tokens_per_s: float = Field(description="batch_size / mean step")
     speedup: float = Field(description="t_standard / t − 1 of the medians over steps")
@@ -283,7 +179,7 @@ class ServingRow(RunRow):
     goodput_per_s: float = Field(description="mean over launches of requests that kept it / seconds")
     goodput_low: float | None = Field(description="lower end of its 95% interval; null: too few launches")
     goodput_high: float | None = Field(description="upper end of its 95% interval")
-    interval_over: IntervalOver | None = Field(None, description="what that interval is over; null: there is none")
+    interval_over: Over | None = Field(None, description="what that interval is over; null: there is none")
     samples_ms: Launches = Field(description="TTFT of every request, one inner list a launch, ms")
     ms_per_token_samples: Launches = Field(description="milliseconds a token of the same requests")
     new_tokens_by_request: list[int] = Field(description="what each asked for, the same in every launch")
@@ -326,78 +222,6 @@ class WireErrorRow(Row):
     loss_difference_standard_error: float | None = Field(None, description="its standard error over windows, nats")
     perplexity: float | None = Field(None, description="exp(loss_nats)")
     perplexity_float32: float | None = Field(None, description="exp(loss_nats_float32)")
-
-
-class HeadlineEntry(Row):
-    """One architecture over many cells, against the baseline or the exact rival. Computed where the rows are made."""
-
-    architecture: str = Field(description="label of the architecture, or no_communication for the bound")
-    against: str = Field(
-        BASELINE, description="what its speedup is over: standard, or standard_split, which is exact and overlaps too"
-    )
-    geomean_speedup: float = Field(description="geometric mean over the cells of 1 + speedup, minus 1")
-    geomean_speedup_low: float | None = Field(
-        description="lower end of its 95% interval; null where a cell has too few launches or rounds, or another number"
-    )
-    geomean_speedup_high: float | None = Field(description="upper end of its 95% interval")
-    interval_over: IntervalOver | None = Field(None, description="what that interval is over; null: there is none")
-    least_speedup: float = Field(description="the least of the cells")
-    most_speedup: float = Field(description="the most of the cells")
-    median_share_hidden: float | None = Field(
-        description="median over the cells of share_hidden; null against standard_split"
-    )
-    least_share_hidden: float | None = Field(description="the least of the cells")
-    exposed_low: float | None = Field(
-        None, description="least share of the baseline's time that is exposed communication, over the cells"
-    )
-    exposed_high: float | None = Field(None, description="the most of the cells")
-    rows: int = Field(description="number of cells")
-    cells: list[Cell] = Field(description="the cells covered")
-    oversubscribed: bool = Field(description="ranks exceed cores in these cells: shows order, not overlap")
-    busy: int = Field(0, description="of the cells, those timed while the machine was busy with something else")
-
-    @property
-    def metric(self) -> str:
-        """What a tracker calls its geometric mean; a kind other than measured is named."""
-        over = "" if self.against == BASELINE else f"_over_{self.against}"
-        kind = "" if self.kind == "measured" else re.sub(r"\W+", "_", f" {self.kind}")
-        return f"{self.architecture}_geomean_speedup{over}{kind}"
-
-
-class Headline(Typed):
-    """Entries an architecture, kind and rival; rows without communication have no part in it."""
-
-    all: list[HeadlineEntry] = Field(description="over all cells whose ranks had cores of their own; else over all")
-    named: list[HeadlineEntry] = Field(
-        description="over those of them that benchmark.headline_links and headline_contexts name; empty: none named"
-    )
-    missing: list[str] = Field(
-        default_factory=list, description="links of benchmark.headline_links that were not timed: `named` lacks them"
-    )
-
-
-class CellVerdict(Row):
-    """Which architecture is fastest, in one cell or over several, and whether that can be told from the next.
-
-    Intervals are of this pair alone, which was chosen after measuring, and not corrected for the number of pairs.
-    """
-
-    scope: VerdictScope = Field(description="all: over all cells; named: over those named beforehand; cell: of one")
-    cells: list[Cell] = Field(description="the cells")
-    fastest: str = Field(description="label of the fastest architecture, the baseline among them")
-    speedup: float = Field(description="its own over the baseline, geometric mean over the cells; 0 for the baseline")
-    next: str = Field(description="the second")
-    lead: float = Field(description="t_next / t_fastest − 1, geometric mean over the cells")
-    lead_low: float | None = Field(description="lower end of its 95% interval, or null")
-    lead_high: float | None = Field(description="upper end of its 95% interval")
-    interval_over: IntervalOver | None = Field(description="what that interval is over; null: there is none")
-    told_apart: bool | None = Field(description="whether that interval is above 0; null: there is none")
-    beats_standard: list[str] = Field(
-        description="architectures whose speedup's 95% interval is above 0; without intervals, whose speedup is; "
-        "empty: none beats the baseline"
-    )
-    oversubscribed: bool = Field(description="ranks exceed cores in these cells: shows order, not overlap")
-    busy: int = Field(0, description="of the cells, those timed while the machine was busy with something else")
 
 
 class Protocol(Typed):

@@ -2,10 +2,40 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+from pydantic import Field
+
+from pipeline.results.cell import BASELINE, BOUND, Cell, TimedRow
+from pipeline.results.file import Row
 from pipeline.results.headline import Named, by_kind, speedup, sure
-from pipeline.results.statistics import geomean
-from pipeline.results.ttft import BASELINE, BOUND, Cell, CellVerdict, TimedRow, VerdictScope
+from pipeline.results.statistics import Over, geomean
+
+VerdictScope = Literal["all", "named", "cell"]
+
+
+class CellVerdict(Row):
+    """Which architecture is fastest, in one cell or over several, and whether that can be told from the next.
+
+    Intervals are of this pair alone, which was chosen after measuring, and not corrected for the number of pairs.
+    """
+
+    scope: VerdictScope = Field(description="all: over all cells; named: over those named beforehand; cell: of one")
+    cells: list[Cell] = Field(description="the cells")
+    fastest: str = Field(description="label of the fastest architecture, the baseline among them")
+    speedup: float = Field(description="its own over the baseline, geometric mean over the cells; 0 for the baseline")
+    next: str = Field(description="the second")
+    lead: float = Field(description="t_next / t_fastest − 1, geometric mean over the cells")
+    lead_low: float | None = Field(description="lower end of its 95% interval, or null")
+    lead_high: float | None = Field(description="upper end of its 95% interval")
+    interval_over: Over | None = Field(description="what that interval is over; null: there is none")
+    told_apart: bool | None = Field(description="whether that interval is above 0; null: there is none")
+    beats_standard: list[str] = Field(
+        description="architectures whose speedup's 95% interval is above 0; without intervals, whose speedup is; "
+        "empty: none beats the baseline"
+    )
+    oversubscribed: bool = Field(description="ranks exceed cores in these cells: shows order, not overlap")
+    busy: int = Field(0, description="of the cells, those timed while the machine was busy with something else")
 
 
 @dataclass(frozen=True)

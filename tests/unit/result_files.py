@@ -32,9 +32,9 @@ from pipeline.results import (
     TtftResult,
     write,
 )
+from pipeline.results.cell import PARTS
 from pipeline.results.scores import Outcomes
 from pipeline.results.tasks import TaskRecord
-from pipeline.results.ttft import PARTS
 from pipeline.training import run as training_run
 from pipeline.training.job import TrainingJob
 from pipeline.training.log import RunLog

@@ -12,8 +12,9 @@ from pipeline.projection.fit import Case
 from pipeline.projection.hardware import Hardware
 from pipeline.projection.surface import surface
 from pipeline.results import SurfaceResult
+from pipeline.results.cell import BASELINE, BOUND
 from pipeline.results.statistics import summarise
-from pipeline.results.ttft import BASELINE, BOUND, TtftResult, TtftRow
+from pipeline.results.ttft import TtftResult, TtftRow
 
 LOOPBACK_BITS_PER_S = 2e10
 DEVICE = Hardware(

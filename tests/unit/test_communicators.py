@@ -13,7 +13,7 @@ from pipeline.communication.modelled import ModelledCommunicator
 from pipeline.engines.arena import arena_size, build_on_arena, make_arena
 from pipeline.engines.torch import TorchEngine
 from pipeline.models import Placement, build_model
-from pipeline.results.ttft import PARTS
+from pipeline.results.cell import PARTS
 from tests.unit.test_models import TOKENS, config, perturbed
 
 

@@ -11,8 +11,9 @@ from scipy import stats
 from pipeline.benchmark.text import headline_text, ttft_table, verdicts_text
 from pipeline.config.benchmark import BenchmarkConfig
 from pipeline.results import BASELINE, BOUND, TtftResult
-from pipeline.results.headline import Named, headline
-from pipeline.results.ttft import NO_LINK, Headline, HeadlineEntry, TtftRow
+from pipeline.results.cell import NO_LINK
+from pipeline.results.headline import Headline, HeadlineEntry, Named, headline
+from pipeline.results.ttft import TtftRow
 from pipeline.results.verdicts import said, verdicts
 from tests.unit import result_files as real
 

@@ -15,6 +15,7 @@ from pipeline.results.statistics import (
     Launches,
     geomean_interval,
     interval,
+    share_interval,
     speedup_interval,
     summarise,
     summarise_steps,
@@ -114,6 +115,14 @@ def test_a_geometric_mean_and_a_ratio_of_speedups_over_three_launches(spread: fl
     for slower, faster, truth in ((baseline, kraken, 0.5), (split, kraken, 0.2)):
         pairs = zip(slower, faster, strict=True)
         assert_right(covered((geomean_interval([*map(Compared, *pair)]) for pair in pairs), truth))
+
+
+@pytest.mark.parametrize("spread", SPREADS)
+def test_a_share_hidden_over_three_launches(spread: float) -> None:
+    """Two thirds of a model's own communication, which takes 30% of its time where nothing is hidden."""
+    drawn = times(np.random.default_rng(4), spread, 3, 4, architectures=3)[:, :, 0]
+    drawn *= np.asarray([1.1, 1.3, 1.0])[None, :, None, None]  # as it is, nothing hidden, nothing sent
+    assert_right(covered((share_interval(*series) for series in drawn.tolist()), 2 / 3))
 
 
 @pytest.mark.parametrize(("rounds", "cells"), [(6, 2), (6, 8), (7, 2), (8, 4), (20, 8)])

@@ -13,7 +13,7 @@ from pipeline.report.build import DEMO, write_report
 from pipeline.report.inputs import DEMO as DEMO_LABEL
 from pipeline.report.table import is_measured
 from pipeline.results import BASELINE, KINDS, write
-from pipeline.results.ttft import NO_LINK
+from pipeline.results.cell import NO_LINK
 from tests.unit import result_files
 from tests.unit.report_inputs import PAPERS, put, read
 from tests.unit.result_files import settings

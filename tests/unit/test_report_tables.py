@@ -18,9 +18,9 @@ from pipeline.report.build import make_figures, make_tables
 from pipeline.report.inputs import ordered
 from pipeline.report.table import Column, Table
 from pipeline.results import BASELINE, BOUND, TtftResult, write
+from pipeline.results.cell import PARTS
 from pipeline.results.headline import Named, headline
 from pipeline.results.tasks import against_published
-from pipeline.results.ttft import PARTS
 from pipeline.results.verdicts import verdicts
 from tests.unit import result_files
 from tests.unit.report_inputs import PAPERS, put, read

@@ -26,8 +26,9 @@ from pipeline.export import folder as engine_folder
 from pipeline.export.spec import FILE as SPEC
 from pipeline.export.spec import EngineSpec
 from pipeline.export.tensorrt_llm.environment import Environment, check_versions
+from pipeline.results.cell import BASELINE
 from pipeline.results.engine import EngineResult
-from pipeline.results.ttft import BASELINE, RunRow, TtftRow
+from pipeline.results.ttft import RunRow, TtftRow
 
 SEED = 1337
 VERIFIED = "written and unverified: run on GPUs here for the first time"

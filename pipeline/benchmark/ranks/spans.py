@@ -14,7 +14,7 @@ from pipeline.communication import Communicator, TimedCommunicator
 from pipeline.communication.clock import Clock, HostClock
 from pipeline.models import Transformer
 from pipeline.models.layers import Attention, FeedForward, WayLayerNorm, WayLinear
-from pipeline.results.ttft import PARTS
+from pipeline.results.cell import PARTS
 
 
 @dataclass(frozen=True)

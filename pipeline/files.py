@@ -79,21 +79,40 @@ def _is_mark(path: Path, keys: set[str]) -> bool:
 
 
 @contextlib.contextmanager
-def locked(path: Path, wait_s: float, in_use: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+def locked(
+    path: Path, wait_s: float, in_use: str, waiting: Callable[[], None] | None = None, removes: bool = False
+) -> Iterator[None]:
     """Hold the lock file `path`, or raise OutputError(in_use) where another process keeps it longer than `wait_s`.
 
-    `waiting` is called once where it is not free at once. The lock goes with its process, however that ends.
+    `waiting` is called once where it is not free at once. The lock goes with its process, however that ends; its file
+    stays, unless it `removes` it.
     """
     deadline = time.monotonic() + wait_s
-    with path.open("a") as file:
-        while not _taken(file.fileno()):
-            if time.monotonic() > deadline:
-                raise OutputError(in_use)
-            if waiting:
-                waiting()
-                waiting = None
-            time.sleep(POLL_S)
-        yield
+    while True:
+        with path.open("a") as file:
+            while not _taken(file.fileno()):
+                if time.monotonic() > deadline:
+                    raise OutputError(in_use)
+                if waiting:
+                    waiting()
+                    waiting = None
+                time.sleep(POLL_S)
+            if not _is_there(path, file.fileno()):  # whoever held it has removed it, and another may hold a new one
+                continue
+            try:
+                yield
+            finally:
+                if removes:
+                    path.unlink(missing_ok=True)
+            return
+
+
+def _is_there(path: Path, descriptor: int) -> bool:
+    """Whether `path` is still the file that is open."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _taken(descriptor: int) -> bool:

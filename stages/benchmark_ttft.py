@@ -69,7 +69,7 @@ def run(work: "Work", log: "StageRun") -> None:
         return
     one_rank = benchmark.protocol == "one_rank" and benchmark.engine == "torch"
     in_use = f"{work.result}: another process measures it; wait for it, or choose another folder with paths.results="
-    with files.locked(work.result.with_name(f".{work.result.stem}.lock"), 0, in_use):
+    with files.locked(work.result.with_name(f".{work.result.stem}.lock"), 0, in_use, removes=True):
         work.check_code("it was yet to begin")
         found = (_one_rank if one_rank else _ranks)(work, grid)
         work.check_code("it was measured")

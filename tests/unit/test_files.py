@@ -134,3 +134,32 @@ def test_peak_memory_is_in_bytes_where_the_system_counts_so(monkeypatch):
         monkeypatch.setattr(sys, "platform", system)
         peaks.append(memory_bytes(torch.device("cpu")))
     assert peaks == [usage.ru_maxrss * 1024, usage.ru_maxrss]
+
+
+def test_a_lock_goes_with_its_file_and_is_held_by_one(tmp_path):
+    lock = tmp_path / ".lock"
+    with files.locked(lock, 0, "in use", removes=True):
+        with pytest.raises(OutputError, match="in use"), files.locked(lock, 0, "in use"):
+            pass
+        assert lock.exists()
+    assert not lock.exists()
+
+
+def test_a_lock_whose_file_was_removed_while_it_was_awaited_is_taken_anew(tmp_path, monkeypatch):
+    """The file that was opened is nobody's any more: whoever comes next makes another, and only that one counts."""
+    lock, opened = tmp_path / ".lock", []
+    taken = files._taken
+
+    def removed_once(descriptor):
+        found = taken(descriptor)
+        if not opened:
+            lock.unlink()  # by its last holder, just before
+        opened.append(descriptor)
+        return found
+
+    monkeypatch.setattr(files, "_taken", removed_once)
+    with files.locked(lock, 0, "in use"):
+        assert len(opened) == 2 and lock.exists()
+        monkeypatch.setattr(files, "_taken", taken)
+        with pytest.raises(OutputError), files.locked(lock, 0, "in use"):
+            pass

@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.results.statistics import summarise
 from pipeline.results.ttft import StoppedBy
 
-Any_ = TypeVar("Any_")
+Item = TypeVar("Item")
 TimeOne = Callable[[str], tuple[float, float]]
 Agree = Callable[[list[float]], list[float]]
 
@@ -67,7 +67,7 @@ def stopped_by(series: Sequence[Sequence[float]], elapsed_s: float, rules: Rules
     return "time_limit" if rounds >= min(3, rules.repeats_min) and elapsed_s >= rules.time_limit_s else None
 
 
-def rotated(names: Sequence[Any_], turn: int) -> list[Any_]:
+def rotated(names: Sequence[Item], turn: int) -> list[Item]:
     """Names in the order of round `turn`: each comes first equally often."""
     start = turn % len(names)
     return [*names[start:], *names[:start]]

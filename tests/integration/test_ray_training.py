@@ -130,7 +130,7 @@ def rank_of(rank, tokens, folder, case, store):
         outcome = "trained"
     except CheckpointError as error:
         outcome = f"rank {rank}: {error}"
-    os.write(1, f"{outcome}\n".encode())  # in one piece: the ranks share the stream
+    os.write(1, (outcome + os.linesep).encode())  # in one piece: the ranks share the stream
     dist.destroy_process_group()
 
 if __name__ == "__main__":
